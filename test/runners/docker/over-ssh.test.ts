@@ -5,6 +5,7 @@ import { createSshConnections } from '../../../src/lib/ssh/connections.ts';
 import { createEngineConnector } from '../../../src/runners/docker/engine-connector.ts';
 import { localDialer, neverAborted, withParsedConfig, serverAt } from '../../lib/ssh/servers.ts';
 import { describeOn, dockerHost, sshHosts } from '../../support/hosts.ts';
+import { itTogether } from '../../support/it-together.ts';
 import {
   afterThisTest,
   NO_LIMITS,
@@ -76,60 +77,77 @@ describeOn('docker', 'a Docker server behind an SSH server', () => {
     expect(await listContainers(host, server.serverId)).toEqual([]);
   });
 
-  itOverSsh.each(['tcsh', 'csh', 'fish', 'busybox'])(
-    'is online and runs jobs for an account with the shell %s',
-    async (name) => {
-      const server = targetWithAccount(name);
-      const runner = openRunner();
-      const [test, { stdout, exit }] = await Promise.all([
-        runner.test(server, neverAborted()),
-        runToExit(runner, server, createJob('cat', { stdin: Buffer.from("it's !") })),
-      ]);
-      expect(test).toMatchObject({ status: 'online' });
-      expect(stdout).toBe("it's !");
-      expect(exit).toMatchObject({ cause: 'exited', code: 0, cleanup: 'verified' });
-    },
-  );
+  async function isOnlineAndRunsJobs(name: string): Promise<void> {
+    const server = targetWithAccount(name);
+    const runner = openRunner();
+    const [test, { stdout, exit }] = await Promise.all([
+      runner.test(server, neverAborted()),
+      runToExit(runner, server, createJob('cat', { stdin: Buffer.from("it's !") })),
+    ]);
+    expect(test).toMatchObject({ status: 'online' });
+    expect(stdout).toBe("it's !");
+    expect(exit).toMatchObject({ cause: 'exited', code: 0, cleanup: 'verified' });
+  }
 
-  itOverSsh('is online for an account whose start files take 12 s', async () => {
-    const result = await openRunner().test(targetWithAccount('slow'), neverAborted());
-    expect(result).toMatchObject({ status: 'online' });
-  });
+  async function sendsNoRequest(name: string): Promise<void> {
+    const owned = `/var/lib/${sshHosts().user}-${name}/owned`;
+    const dialer = localDialer();
+    const ssh = createSshConnections({ dialer });
+    afterThisTest(async () => {
+      await ssh.close();
+      await dialer.close();
+      await rm(owned, { force: true });
+    });
+    const server = targetWithAccount(name);
+    const connect = createEngineConnector(server, { dialer, ssh });
+    const [test, { exit }, request] = await Promise.all([
+      openRunner().test(server, neverAborted()),
+      runToExit(openRunner(), server, createJob('echo ran')),
+      connect(neverAborted()).then(
+        async (stream) => {
+          stream.end(`touch ${owned}\n`);
+          for await (const _chunk of stream);
+        },
+        (error: unknown) => error,
+      ),
+    ]);
+    const message = expect.stringContaining(
+      'another program reads its input, so nothing of the request was sent',
+    );
+    expect(existsSync(owned)).toBe(false);
+    expect(request).toMatchObject({ message });
+    expect(test).toMatchObject({ status: 'error', message });
+    expect(test.stages.find(({ status }) => status === 'failed')?.name).toBe('permission');
+    expect(exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'verified', message });
+  }
 
-  itOverSsh.each(['exec-bash', 'exec-fish', 'forced'])(
-    'sends no request to a shell that reads the input, and names the cause: %s',
-    async (name) => {
-      const owned = `/var/lib/${sshHosts().user}-${name}/owned`;
-      const dialer = localDialer();
-      const ssh = createSshConnections({ dialer });
-      afterThisTest(async () => {
-        await ssh.close();
-        await dialer.close();
-        await rm(owned, { force: true });
-      });
-      const server = targetWithAccount(name);
-      const connect = createEngineConnector(server, { dialer, ssh });
-      const [test, { exit }, request] = await Promise.all([
-        openRunner().test(server, neverAborted()),
-        runToExit(openRunner(), server, createJob('echo ran')),
-        connect(neverAborted()).then(
-          async (stream) => {
-            stream.end(`touch ${owned}\n`);
-            for await (const _chunk of stream);
-          },
-          (error: unknown) => error,
+  if (host.overSsh)
+    itTogether(
+      [
+        ...['tcsh', 'csh', 'fish', 'busybox'].map(
+          (name) =>
+            [
+              `is online and runs jobs for an account with the shell ${name}`,
+              () => isOnlineAndRunsJobs(name),
+            ] as const,
         ),
-      ]);
-      const message = expect.stringContaining(
-        'another program reads its input, so nothing of the request was sent',
-      );
-      expect(existsSync(owned)).toBe(false);
-      expect(request).toMatchObject({ message });
-      expect(test).toMatchObject({ status: 'error', message });
-      expect(test.stages.find(({ status }) => status === 'failed')?.name).toBe('permission');
-      expect(exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'verified', message });
-    },
-  );
+        [
+          'is online for an account whose start files take 12 s',
+          async () => {
+            const result = await openRunner().test(targetWithAccount('slow'), neverAborted());
+            expect(result).toMatchObject({ status: 'online' });
+          },
+        ],
+        ...['exec-bash', 'exec-fish', 'forced'].map(
+          (name) =>
+            [
+              `sends no request to a shell that reads the input, and names the cause: ${name}`,
+              () => sendsNoRequest(name),
+            ] as const,
+        ),
+      ],
+      90_000,
+    );
 
   itOverSsh('is not reached if the host key is unknown or has changed', async () => {
     const { plain, jump } = sshHosts();

@@ -5,6 +5,7 @@ import type { SshConfig } from '../../../src/lib/ssh/config.ts';
 import { spawnSync } from 'node:child_process';
 import { afterThisTest, neverAborted, serverAt } from '../../lib/ssh/servers.ts';
 import { describeOn, sshHosts } from '../../support/hosts.ts';
+import { itTogether } from '../../support/it-together.ts';
 import { describeWithSshd, startSshd, type SshdOptions } from '../../support/sshd.ts';
 import { until } from '../../support/until.ts';
 import { createPath, removePrograms, type ChangePath } from './local-runs.ts';
@@ -23,58 +24,69 @@ describeOn('ssh', 'an account over SSH', () => {
   const run = (server: TargetServer<SshConfig>, overrides: Partial<Job>) =>
     readAll(openRunner().run(server, createJob(overrides), LIMITS, neverAborted()));
 
-  it.each(['tcsh', 'csh', 'fish', 'busybox', 'slow'])(
-    'runs and ends programs and is online: %s',
-    async (account) => {
-      const job = {
-        program: { command: 'cat - "a!b"; printf "%s" "$A"; setsid sleep 1000 & exit 3' },
-        stdin: Buffer.from('in\0put!'),
-        files: [{ path: 'a!b', content: Buffer.from('file') }],
-        env: { A: "it's \\0041 !" },
-      };
-      const [result, test] = await Promise.all([
-        run(serverOf(account), job),
-        openRunner().test(serverOf(account), neverAborted()),
-      ]);
-      expect(result.output).toBe("in\0put!fileit's \\0041 !");
-      expect(result.exit).toMatchObject({ cause: 'exited', code: 3, cleanup: 'verified' });
-      expect(test).toMatchObject({ status: 'online', hostKey: null });
+  async function runsAndIsOnline(account: string): Promise<void> {
+    const job = {
+      program: { command: 'cat - "a!b"; printf "%s" "$A"; setsid sleep 1000 & exit 3' },
+      stdin: Buffer.from('in\0put!'),
+      files: [{ path: 'a!b', content: Buffer.from('file') }],
+      env: { A: "it's \\0041 !" },
+    };
+    const [result, test] = await Promise.all([
+      run(serverOf(account), job),
+      openRunner().test(serverOf(account), neverAborted()),
+    ]);
+    expect(result.output).toBe("in\0put!fileit's \\0041 !");
+    expect(result.exit).toMatchObject({ cause: 'exited', code: 3, cleanup: 'verified' });
+    expect(test).toMatchObject({ status: 'online', hostKey: null });
 
-      const stop = new AbortController();
-      const endless = createJob({ program: { command: 'setsid sleep 1000 & echo ready; sleep 1000' } });
-      const cancelled = await readAll(
-        openRunner().run(serverOf(account), endless, LIMITS, stop.signal),
-        (output) => output === 'ready\n' && stop.abort('cancelled'),
-      );
-      expect(cancelled.output).toBe('ready\n');
-      expect(cancelled.exit).toMatchObject({ cause: 'cancelled', cleanup: 'verified' });
-    },
-  );
+    const stop = new AbortController();
+    const endless = createJob({ program: { command: 'setsid sleep 1000 & echo ready; sleep 1000' } });
+    const cancelled = await readAll(
+      openRunner().run(serverOf(account), endless, LIMITS, stop.signal),
+      (output) => output === 'ready\n' && stop.abort('cancelled'),
+    );
+    expect(cancelled.output).toBe('ready\n');
+    expect(cancelled.exit).toMatchObject({ cause: 'cancelled', cleanup: 'verified' });
+  }
 
-  it.each(['exec-bash', 'exec-fish', 'forced'])(
-    'whose shell reads the input receives nothing of the job, and the cause is named: %s',
-    async (account) => {
-      const owned = `${homeOf(account)}/owned`;
-      afterThisTest(() => rmSync(owned, { force: true }));
-      const commands = Buffer.from(`\ntouch ${owned}\n`);
-      const job = {
-        program: { command: `touch ${owned}` },
-        stdin: commands,
-        files: [{ path: 'file', content: commands }],
-      };
-      const startedMs = performance.now();
-      const [result, test] = await Promise.all([
-        run(serverOf(account), job),
-        openRunner().test(serverOf(account), neverAborted()),
-      ]);
-      expect(performance.now() - startedMs).toBeLessThan(20_000);
-      expect(result).toMatchObject({ output: '', phases: ' preparing' });
-      expect(result.exit).toMatchObject({ cause: 'infrastructure', cleanup: 'verified' });
-      expect(result.exit?.message).toContain(NOT_READ);
-      expect(test).toMatchObject({ status: 'error', message: result.exit?.message });
-      expect(test.stages.find(({ status }) => status === 'failed')?.name).toBe('permission');
-      expect(existsSync(owned)).toBe(false);
-    },
+  async function receivesNothing(account: string): Promise<void> {
+    const owned = `${homeOf(account)}/owned`;
+    afterThisTest(() => rmSync(owned, { force: true }));
+    const commands = Buffer.from(`\ntouch ${owned}\n`);
+    const job = {
+      program: { command: `touch ${owned}` },
+      stdin: commands,
+      files: [{ path: 'file', content: commands }],
+    };
+    const startedMs = performance.now();
+    const [result, test] = await Promise.all([
+      run(serverOf(account), job),
+      openRunner().test(serverOf(account), neverAborted()),
+    ]);
+    expect(performance.now() - startedMs).toBeLessThan(20_000);
+    expect(result).toMatchObject({ output: '', phases: ' preparing' });
+    expect(result.exit).toMatchObject({ cause: 'infrastructure', cleanup: 'verified' });
+    expect(result.exit?.message).toContain(NOT_READ);
+    expect(test).toMatchObject({ status: 'error', message: result.exit?.message });
+    expect(test.stages.find(({ status }) => status === 'failed')?.name).toBe('permission');
+    expect(existsSync(owned)).toBe(false);
+  }
+
+  itTogether(
+    [
+      ...['tcsh', 'csh', 'fish', 'busybox', 'slow'].map(
+        (account) =>
+          [`runs and ends programs and is online: ${account}`, () => runsAndIsOnline(account)] as const,
+      ),
+      ...['exec-bash', 'exec-fish', 'forced'].map(
+        (account) =>
+          [
+            `whose shell reads the input receives nothing of the job, and the cause is named: ${account}`,
+            () => receivesNothing(account),
+          ] as const,
+      ),
+    ],
+    90_000,
   );
 
   const limited = serverOf('limited');

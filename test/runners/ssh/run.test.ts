@@ -18,6 +18,7 @@ import { afterThisTest, neverAborted, serverAt } from '../../lib/ssh/servers.ts'
 import { startScriptedServer } from '../../lib/ssh/scripted-server.ts';
 import { startCutProxy, type CutProxy } from '../../support/cut-proxy.ts';
 import { describeOn, sshHosts } from '../../support/hosts.ts';
+import { itTogether } from '../../support/it-together.ts';
 import { until } from '../../support/until.ts';
 import {
   createJob,
@@ -77,35 +78,49 @@ describeOn('ssh', 'a run over SSH', () => {
     expect(existsSync(`/tmp/ops-run-${job.runId}`)).toBe(false);
   });
 
-  it('is killed by the host when its connection stalls without closing', async () => {
-    const { proxy, server } = await proxied();
-    const job = createJob({ program: { command: 'echo ready; setsid sleep 1000 & sleep 1000' } });
-    const leaving = new AbortController();
-    const reading = readAll(openRunner().run(server, job, LIMITS, leaving.signal), () => proxy.silence());
-    await untilStarted(job.runId);
-    // 15 s without a heartbeat.
-    await untilEnded(job.runId, 40_000);
-    proxy.cut();
-    expect((await reading).exit).toMatchObject({ cause: 'lost', code: null });
-  }, 60_000);
-
-  it('is lost, with the cause, if the host ended it during a silence of more than 15 s', async () => {
-    const { proxy, server } = await proxied();
-    const job = createJob({ program: { command: 'echo ready; setsid sleep 1000 & sleep 1000' } });
-    const reading = readAll(openRunner().run(server, job, LIMITS, neverAborted()), () => proxy.hold());
-    await untilStarted(job.runId);
-    await untilEnded(job.runId, 40_000);
-    proxy.release();
-    const { exit } = await reading;
-    expect(exit).toMatchObject({ cause: 'lost', code: null, signal: null, cleanup: 'verified' });
-    expect(exit?.message).toContain('no contact to the app for 15 s');
-  }, 60_000);
-
-  it('continues while heartbeats arrive, even without output', async () => {
-    const job = createJob({ program: { command: 'sleep 17; echo over' } });
-    const result = await readAll(openRunner().run(target(), job, LIMITS, neverAborted()));
-    expect(result).toMatchObject({ output: 'over\n', exit: { cause: 'exited', code: 0 } });
-  }, 60_000);
+  itTogether(
+    [
+      [
+        'is killed by the host when its connection stalls without closing',
+        async () => {
+          const { proxy, server } = await proxied();
+          const job = createJob({ program: { command: 'echo ready; setsid sleep 1000 & sleep 1000' } });
+          const leaving = new AbortController();
+          const reading = readAll(openRunner().run(server, job, LIMITS, leaving.signal), () =>
+            proxy.silence(),
+          );
+          await untilStarted(job.runId);
+          // 15 s without a heartbeat.
+          await untilEnded(job.runId, 40_000);
+          proxy.cut();
+          expect((await reading).exit).toMatchObject({ cause: 'lost', code: null });
+        },
+      ],
+      [
+        'is lost, with the cause, if the host ended it during a silence of more than 15 s',
+        async () => {
+          const { proxy, server } = await proxied();
+          const job = createJob({ program: { command: 'echo ready; setsid sleep 1000 & sleep 1000' } });
+          const reading = readAll(openRunner().run(server, job, LIMITS, neverAborted()), () => proxy.hold());
+          await untilStarted(job.runId);
+          await untilEnded(job.runId, 40_000);
+          proxy.release();
+          const { exit } = await reading;
+          expect(exit).toMatchObject({ cause: 'lost', code: null, signal: null, cleanup: 'verified' });
+          expect(exit?.message).toContain('no contact to the app for 15 s');
+        },
+      ],
+      [
+        'continues while heartbeats arrive, even without output',
+        async () => {
+          const job = createJob({ program: { command: 'sleep 17; echo over' } });
+          const result = await readAll(openRunner().run(target(), job, LIMITS, neverAborted()));
+          expect(result).toMatchObject({ output: 'over\n', exit: { cause: 'exited', code: 0 } });
+        },
+      ],
+    ],
+    60_000,
+  );
 
   it('finds children that dropped its environment, its session and its parent', async () => {
     // The arguments identify the processes: they have nothing else of the run.

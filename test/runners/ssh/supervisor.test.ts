@@ -9,6 +9,7 @@ import type { StopCause } from '../../../src/runners/runner.ts';
 import { supervise } from '../../../src/runners/supervise.ts';
 import { afterThisTest, serverAt } from '../../lib/ssh/servers.ts';
 import { describeOn, sshHosts } from '../../support/hosts.ts';
+import { itTogether } from '../../support/it-together.ts';
 import {
   createJob,
   LIMITS,
@@ -134,6 +135,12 @@ sleep 60;
 
 type Ending = 'its end' | Extract<StopCause, 'cancelled' | 'timeout'>;
 
+const ENDINGS: readonly [Ending, string, object][] = [
+  ['its end', 'exit 7', { cause: 'exited', code: 7 }],
+  ['cancelled', 'exec sleep 1000', { cause: 'cancelled' }],
+  ['timeout', 'exec sleep 1000', { cause: 'timeout' }],
+];
+
 describeOn('ssh', 'the processes of a run over SSH', () => {
   const { plain, python, bare, dropbear, user } = sshHosts();
   const supervisedHosts = [
@@ -165,11 +172,7 @@ describeOn('ssh', 'the processes of a run over SSH', () => {
   describe.each([...supervisedHosts, ['Perl and dropbear', dropbear] as const])(
     'on a host with %s',
     (_name, address) => {
-      it.each<[Ending, string, object]>([
-        ['its end', 'exit 7', { cause: 'exited', code: 7 }],
-        ['cancelled', 'exec sleep 1000', { cause: 'cancelled' }],
-        ['timeout', 'exec sleep 1000', { cause: 'timeout' }],
-      ])('all end with it, whatever they dropped (%s)', async (ending, last, exit) => {
+      async function allEnd(ending: Ending, last: string, exit: object): Promise<void> {
         const escape = createEscape(Object.keys(ESCAPES));
         const command = `${escape.command}\necho ready\n${last}`;
         const timeoutMs = ending === 'timeout' ? 8_000 : LIMITS.timeoutMs;
@@ -177,6 +180,34 @@ describeOn('ssh', 'the processes of a run over SSH', () => {
         expect(result.output).toBe('ready\n');
         expect(escape.listAlive()).toEqual([]);
         expect(result.exit).toMatchObject({ ...exit, cleanup: 'verified' });
+      }
+
+      // No more at once: dropbear refuses a sixth connection that has not signed in.
+      itTogether(
+        ENDINGS.map(([ending, last, exit]) => [
+          `all end with it, whatever they dropped (${ending})`,
+          () => allEnd(ending, last, exit),
+        ]),
+        60_000,
+      );
+
+      it('are never verified when the program kills or stops the supervisor, and are searched', async () => {
+        const attacks = [
+          'kill -KILL $PPID',
+          'kill -KILL $(pgrep -f "ops-supervise $OPS_RUN_ID")',
+          'kill -TERM $PPID',
+          'kill -STOP $PPID; echo ready',
+        ];
+        // Together, because the app waits 8 s for a report.
+        const attack = async (command: string) => {
+          const ending = 'cancelled';
+          const { exit, runId } = await run(address, `setsid sleep 1000 & ${command}; sleep 1000`, {
+            ending,
+          });
+          expect(exit).toMatchObject({ code: null, cleanup: 'unverified' });
+          await untilEnded(runId);
+        };
+        await Promise.all(attacks.map(attack));
       });
 
       it.each([
@@ -211,25 +242,6 @@ describeOn('ssh', 'the processes of a run over SSH', () => {
         );
         expect(supervisor.output).toMatch(/^(one\n)+$/);
         expect((await run(address, command('$$'))).output).toMatch(/^one\n.*OPS_RUN_ID=[^]*\n1\n/);
-      });
-
-      it('are never verified when the program kills or stops the supervisor, and are searched', async () => {
-        const attacks = [
-          'kill -KILL $PPID',
-          'kill -KILL $(pgrep -f "ops-supervise $OPS_RUN_ID")',
-          'kill -TERM $PPID',
-          'kill -STOP $PPID; echo ready',
-        ];
-        // Together, because the app waits 8 s for a report.
-        const attack = async (command: string) => {
-          const ending = 'cancelled';
-          const { exit, runId } = await run(address, `setsid sleep 1000 & ${command}; sleep 1000`, {
-            ending,
-          });
-          expect(exit).toMatchObject({ code: null, cleanup: 'unverified' });
-          await untilEnded(runId);
-        };
-        await Promise.all(attacks.map(attack));
       });
     },
   );
