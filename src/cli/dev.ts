@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import path from 'node:path';
 import type { Config, Environment } from '../config/config.ts';
 import { resolveDataDir, createDataDir } from '../dev/quickstart/data-dir.ts';
@@ -10,6 +11,7 @@ import { planStart } from '../dev/quickstart/plan.ts';
 import { removeStackFile, writeStackFile } from '../dev/quickstart/stack-file.ts';
 import { startStack, stopStack, type RunningStack } from '../dev/quickstart/start.ts';
 import { formatSummary } from '../dev/quickstart/summary.ts';
+import { EncryptionKeyError } from '../lib/errors.ts';
 import { assertLocalMode } from './settings.ts';
 import { whenAborted, type StopSignals } from './signals.ts';
 
@@ -44,8 +46,10 @@ export async function runDev(options: DevOptions): Promise<boolean> {
     publishStack(options, dataDir, plan.config, running);
     return await untilStopped(options, running);
   } catch (error) {
-    if (!options.stop.aborted) throw error;
-    return true;
+    if (options.stop.aborted) return true;
+    const isNeeded = running.postgres !== undefined || running.keycloak !== undefined;
+    if (!(error instanceof EncryptionKeyError) || !isNeeded) throw error;
+    return await keepServers(error, options, dataDir, plan.config, running);
   } finally {
     await stopStack(running, options);
     removeStackFile(dataDir);
@@ -53,31 +57,72 @@ export async function runDev(options: DevOptions): Promise<boolean> {
   }
 }
 
-/** Generates ENCRYPTION_KEY and SESSION_SECRET on the first start. Returns the environment with both. */
+/** Generates ENCRYPTION_KEY and SESSION_SECRET if they are not set. Returns the environment with both. */
 function generateSettings({ environment, cwd, print }: DevOptions): Environment {
+  const dataDir = resolveDataDir(environment, cwd);
   const file = path.join(cwd, '.env');
   const added = ensureGeneratedSettings(file, environment);
   if (added.length === 0) return environment;
   print(
     `Generated ${added.join(' and ')} in .env. Keep that file: without it, stored keys cannot be decrypted.`,
   );
+  if (added.includes('ENCRYPTION_KEY') && existsSync(path.join(dataDir, 'app.log')))
+    print(
+      `It had no ENCRYPTION_KEY, although ${path.relative(cwd, dataDir)} is from an earlier start. What was stored then ` +
+        'needs the earlier key: if you have it, put it behind the new one (ENCRYPTION_KEY=new,old).',
+    );
   const generated = readEnvFile(file);
   return { ...environment, ...Object.fromEntries(added.map((name) => [name, generated[name]])) };
 }
 
-function publishStack(options: DevOptions, dataDir: string, config: Config, running: RunningStack): void {
-  const { server, keycloak, postgres, settings, demo } = running;
-  if (server === undefined || settings === undefined) throw new Error('the stack has no server or settings');
-  const adminPasswordFile = createSecrets(dataDir).fileOf('keycloak-admin');
+/**
+ * Keeps the started servers running without the app, for the command that corrects the error.
+ * @returns false, since the app does not run.
+ */
+async function keepServers(
+  error: EncryptionKeyError,
+  options: DevOptions,
+  dataDir: string,
+  config: Config,
+  running: RunningStack,
+): Promise<false> {
+  writeStack(dataDir, config, running);
+  const data = path.relative(options.cwd, dataDir);
+  options.print(
+    [
+      '',
+      error.message,
+      '',
+      'The app does not run. The started servers keep running for the command, which you run in another terminal:',
+      '`npm run ops -- keys rotate`, or, to give up what is stored under a lost key, ' +
+        '`npm run ops -- keys rotate --accept-loss`. Then press Ctrl-C here and start again.',
+      `To start over without any stored data instead: Ctrl-C, then delete ${data}.`,
+      '',
+      'Ctrl-C stops everything that was started.',
+    ].join('\n'),
+  );
+  await untilStopped(options, running);
+  return false;
+}
+
+function writeStack(dataDir: string, config: Config, running: RunningStack): void {
+  const { keycloak, postgres, settings = {} } = running;
   writeStackFile(dataDir, {
-    app_url: server.url,
+    app_url: settings['PUBLIC_URL'] ?? config.publicUrl,
     app_host: config.host,
     keycloak_url: settings['KEYCLOAK_URL'] ?? '',
     admin_user: keycloak === undefined ? null : BOOTSTRAP_ADMIN,
-    admin_password_file: keycloak === undefined ? null : adminPasswordFile,
+    admin_password_file: keycloak === undefined ? null : createSecrets(dataDir).fileOf('keycloak-admin'),
     database_url: settings['DATABASE_URL'] ?? '',
     pids: { app: process.pid, keycloak: keycloak?.pid ?? null, postgres: postgres?.pid ?? null },
   });
+}
+
+function publishStack(options: DevOptions, dataDir: string, config: Config, running: RunningStack): void {
+  const { server, keycloak, demo } = running;
+  if (server === undefined) throw new Error('the stack has no server');
+  writeStack(dataDir, config, running);
+  const adminPasswordFile = createSecrets(dataDir).fileOf('keycloak-admin');
   options.print(
     formatSummary({
       appUrl: server.url,

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { appendFileSync, chmodSync, existsSync, readFileSync } from 'node:fs';
+import { appendFileSync, chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { parseEnv } from 'node:util';
 import type { Environment } from '../config/config.ts';
 import { writePrivateFile } from '../dev/quickstart/secrets.ts';
@@ -25,7 +25,8 @@ export const APP_SECRETS: SettingGenerators = {
 };
 
 /**
- * Generates missing settings and appends them to the file. Existing lines are not changed and values are not printed.
+ * Generates missing settings and appends them to the file. Of the existing lines only those change that name a missing
+ * setting without a value: they are removed. Values are not printed.
  * @param environment all settings, including those of the file.
  * @returns names of the added settings.
  */
@@ -43,11 +44,21 @@ export function ensureGeneratedSettings(
     const before = readFileSync(file, 'utf8');
     // Restrict the mode before writing: the secrets must never be readable for other users.
     chmodSync(file, 0o600);
-    appendFileSync(file, `${before === '' || before.endsWith('\n') ? '' : '\n'}${lines}`);
+    const kept = missing.reduce((text, [name]) => removeEmptySetting(text, name), before);
+    if (kept !== before) writeFileSync(file, kept);
+    appendFileSync(file, `${kept === '' || kept.endsWith('\n') ? '' : '\n'}${lines}`);
   } else {
     writePrivateFile(file, ENV_HEADER + lines);
   }
   return missing.map(([name]) => name);
+}
+
+/** A setting on two lines, one of them empty, would leave open which one counts. */
+function removeEmptySetting(text: string, name: string): string {
+  return text.replace(
+    new RegExp(`^[ \\t]*(?:export[ \\t]+)?${name}[ \\t]*=[ \\t]*(?:""|'')?[ \\t]*\\r?(?:\\n|$(?![^]))`, 'gm'),
+    '',
+  );
 }
 
 export const ENV_HEADER = `# Settings of this installation; .env.example lists them all. Keep this file: without ENCRYPTION_KEY

@@ -95,6 +95,9 @@ export class UnfitError extends Error {
   override readonly name = 'UnfitError';
 }
 
+/** ENCRYPTION_KEY does not fit the stored data. `keys rotate` corrects that, on the database and the Keycloak. */
+export class EncryptionKeyError extends UnfitError {}
+
 /** Expected failure of a command. Its message is printed to the terminal without a stack. */
 export class StartError extends Error {
   override readonly name = 'StartError';

@@ -42,6 +42,19 @@ describe('the generated settings', () => {
     expect(statSync(file).mode & 0o777).toBe(0o600);
   });
 
+  it.each(['ENCRYPTION_KEY=', 'ENCRYPTION_KEY=""', 'export ENCRYPTION_KEY = ', "ENCRYPTION_KEY=''"])(
+    'replace a line without a value: %s',
+    (line) => {
+      for (const end of ['', '\n']) {
+        writeFileSync(file, `PORT=4000\n${line}${end}`);
+        ensureGeneratedSettings(file, readEnvFile(file));
+        expect(readFileSync(file, 'utf8')).toMatch(
+          /^PORT=4000\nENCRYPTION_KEY=[\w-]{43}=\nSESSION_SECRET=[\w-]+\n$/,
+        );
+      }
+    },
+  );
+
   const onLinux = process.platform === 'linux' ? it : it.skip;
   onLinux('are not written into a file whose mode cannot be restricted first', () => {
     // The name of this process: a writable file whose mode cannot be changed.

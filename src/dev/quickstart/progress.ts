@@ -80,8 +80,13 @@ export function terminalProgress(stop: AbortSignal): RunSteps {
           }
         },
       })),
-      // The library's signal handler would exit without stopping the started servers.
-      { concurrent: true, registerSignalListeners: false },
+      {
+        concurrent: true,
+        // The library's signal handler would exit without stopping the started servers.
+        registerSignalListeners: false,
+        // The command prints the error that is thrown.
+        rendererOptions: { showErrorMessage: false },
+      },
     );
     await list.run();
     if (stopped.length > 0) throw stopped[0];

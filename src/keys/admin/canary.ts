@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { Database, Sql } from '../../lib/postgres/database.ts';
-import { UnfitError } from '../../lib/errors.ts';
+import { EncryptionKeyError } from '../../lib/errors.ts';
 import type { Keyring } from '../../lib/crypto/keyring.ts';
 import { parsePool } from '../stored-key.ts';
 import type { KeyAdminDeps } from './deps.ts';
@@ -49,12 +49,13 @@ type CanaryDeps = Pick<KeyAdminDeps, 'database' | 'keyring' | 'vaultKeycloak' | 
  *   (`old,new`, or `old` alone) would store keys that are lost when the old key is removed. Before a rotation no key
  *   is replaced, so that processes can go from `old` over `old,new` to `new,old` one by one, in any order. A ring does
  *   not show which of two keys is newer; only the command does. A rotation also lets a replaced key encrypt again.
- * @throws UnfitError for the operator; AppError `keycloak_unavailable`.
+ * @throws EncryptionKeyError for the operator; AppError `keycloak_unavailable`.
  */
 export async function assertCanary(deps: CanaryDeps): Promise<void> {
   await assertKeyringFits(deps);
   const [row] = await deps.database.rows(CanaryRow, SELECT_CANARY);
-  if (row !== undefined && isFirstKeyReplaced(row, deps.keyring)) throw new UnfitError(FIRST_KEY_REPLACED);
+  if (row !== undefined && isFirstKeyReplaced(row, deps.keyring))
+    throw new EncryptionKeyError(FIRST_KEY_REPLACED);
 }
 
 async function assertKeyringFits(deps: CanaryDeps): Promise<void> {
@@ -76,7 +77,7 @@ async function assertKeyringFits(deps: CanaryDeps): Promise<void> {
       return;
     }
     const [dataRow] = await sql.rows(HasDataRow, 'SELECT has_sealed_data() AS has_data');
-    if (dataRow?.has_data !== false) throw new UnfitError(KEYRING_MISMATCH);
+    if (dataRow?.has_data !== false) throw new EncryptionKeyError(KEYRING_MISMATCH);
     await sql.run(
       "UPDATE encryption_canary SET token = $1, sealing_key = $2, replaced_keys = '{}', since = now()",
       encrypted,
@@ -92,7 +93,7 @@ async function assertVaultDecryptable({ vaultKeycloak, vaultLocation, keyring }:
     if (keys.some(({ token }) => keyring.findKeyIndex(token) !== undefined)) return;
     undecryptable += keys.length;
   }
-  if (undecryptable > 0) throw new UnfitError(KEYRING_MISMATCH);
+  if (undecryptable > 0) throw new EncryptionKeyError(KEYRING_MISMATCH);
 }
 
 /** Only the encrypting key ever encrypts the canary. */
@@ -111,7 +112,7 @@ function isFirstKeyReplaced(
 /**
  * Makes the first key of the ring the encrypting key. From now on no process can start with an older key in front.
  * @param acceptLoss continues where the ring does not fit.
- * @throws UnfitError where the ring does not fit, unless `acceptLoss` is set.
+ * @throws EncryptionKeyError where the ring does not fit, unless `acceptLoss` is set.
  */
 export async function beginRotation(deps: CanaryDeps, acceptLoss: boolean): Promise<void> {
   if (!acceptLoss) await assertKeyringFits(deps);

@@ -90,4 +90,25 @@ describe('progress on a terminal', () => {
     expect(shown).toContain('Keycloak: stopped');
     expect(shown).not.toMatch(/FAILED|its child was killed/);
   });
+
+  it('leaves the message of a failed step to the command, which prints it once', async () => {
+    jest.useRealTimers();
+    let shown = '';
+    const write = jest.spyOn(process.stdout, 'write').mockImplementation((text) => {
+      shown += String(text);
+      return true;
+    });
+    const { isTTY } = process.stdout;
+    process.stdout.isTTY = true;
+    const run = () => Promise.reject(new Error('the port is in use'));
+    try {
+      const steps = [{ title: 'Keycloak', run }];
+      await expect(terminalProgress(new AbortController().signal)(steps)).rejects.toThrow('in use');
+    } finally {
+      process.stdout.isTTY = isTTY;
+      write.mockRestore();
+    }
+    expect(shown).toContain('Keycloak');
+    expect(shown).not.toContain('the port is in use');
+  });
 });
