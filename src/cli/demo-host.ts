@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { z } from 'zod';
 import type { Environment } from '../config/config.ts';
 import { resolveDataDir } from '../dev/quickstart/data-dir.ts';
+import { acquireLock } from '../dev/quickstart/lock.ts';
 import { findSshd, startDemoSshHost, type DemoSshHost } from '../dev/quickstart/demo-ssh-host.ts';
 import { isProcessRunning } from '../dev/quickstart/processes.ts';
 import { getStackFile, type StackFile } from '../dev/quickstart/stack-file.ts';
@@ -49,14 +50,28 @@ interface HostOptions {
  * The sandbox is offered where the app has it, otherwise an SSH server that runs programs as the user of this process.
  * Sign-in to the quick start needs a public password only, so the command is refused while the app can be reached from
  * other machines.
- * @throws StartError if this machine has neither, or if no quick start runs.
+ * @throws StartError if this machine has neither, if no quick start runs, or if another process offers the host already.
  */
 export async function runDemoHost(options: DemoHostOptions): Promise<void> {
-  const { environment, cwd, print, stop } = options;
-  assertLocalMode(environment, 'demo-host');
-  const dataDir = resolveDataDir(environment, cwd);
+  assertLocalMode(options.environment, 'demo-host');
+  const dataDir = resolveDataDir(options.environment, options.cwd);
   const stack = getStackFile(dataDir);
   assertLoopbackOnly(stack);
+  const release = await acquireLock({
+    file: path.join(dataDir, 'demo-host.lock'),
+    waitMs: 0,
+    busyMessage: (pid) =>
+      `Process ${pid} already offers the demo host. To start it again, stop that process first.`,
+  });
+  try {
+    await offerUntilStopped(options, dataDir, stack);
+  } finally {
+    release();
+  }
+}
+
+async function offerUntilStopped(options: DemoHostOptions, dataDir: string, stack: StackFile): Promise<void> {
+  const { environment, cwd, print, stop } = options;
   const session = await createDemoSession(environment, cwd, OWNER);
   const host = await offerDemoHost(session, {
     ...{ dataDir, print, sshd: findSshd() },
@@ -65,6 +80,7 @@ export async function runDemoHost(options: DemoHostOptions): Promise<void> {
   try {
     print(formatDemoHost(host.rights));
     await untilStopped(stack, stop);
+    if (!stop.aborted) print(STACK_STOPPED);
   } finally {
     await host.stop();
     if (isProcessRunning(stack.pids.app)) await removeServers(session);
@@ -160,6 +176,10 @@ async function call(session: DemoSession, method: string, path: string, body?: u
   if (response.ok) return answer;
   throw new StartError(`The app refused the demo host: ${Problem.parse(answer).detail}`);
 }
+
+const STACK_STOPPED =
+  `The quick start has stopped, and the demo host with it. After the next \`npm start\`, run this command again: until ` +
+  `then, the server "${SERVER_NAME}" cannot be reached.`;
 
 function formatDemoHost(rights: string): string {
   return [

@@ -8,6 +8,7 @@ import { assertLocalMode, readSetting } from './settings.ts';
 import { toLoopbackUrl } from '../dev/quickstart/ports.ts';
 import { getStackFile, type StackFile } from '../dev/quickstart/stack-file.ts';
 import { StartError } from '../lib/errors.ts';
+import { readDemo } from '../lib/keycloak/demo-users.ts';
 
 export interface DemoSession {
   appUrl: string;
@@ -45,9 +46,17 @@ export async function createDemoSession(
     });
     return { appUrl: stack.app_url, cookieName, session, dispatcher };
   } catch (error) {
-    if (error instanceof StartError) throw error;
+    if (error instanceof StartError) throw await addDemoUsers(error, username);
     throw new StartError(`${stack.app_url} does not respond. Start it with \`npm start\`.`);
   }
+}
+
+/** Names the users that the password is for, where the user is none of them. */
+async function addDemoUsers(error: StartError, username: string): Promise<StartError> {
+  const { users } = await readDemo();
+  const names = users.map((user) => user.username);
+  if (names.includes(username)) return error;
+  return new StartError(`${error.message} The demo users are ${names.join(', ')}.`, { cause: error });
 }
 
 /** Sends a request to the app as the signed-in user. @param body sent as JSON. */

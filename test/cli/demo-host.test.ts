@@ -7,6 +7,7 @@ import { Agent } from 'undici';
 import { offerDemoHost } from '../../src/cli/demo-host.ts';
 import type { DemoSession } from '../../src/cli/session.ts';
 import { findSshd } from '../../src/dev/quickstart/demo-ssh-host.ts';
+import { acquireLock } from '../../src/dev/quickstart/lock.ts';
 import { startApp, type TestApp } from '../support/app.ts';
 import { compileCache } from '../support/compile-cache.ts';
 import { describeOn } from '../support/hosts.ts';
@@ -54,6 +55,18 @@ describe('demo-host', () => {
     writeStack(change);
     expect(runCommand()).toMatch(/other machines could run programs/);
   });
+});
+
+it('a second demo-host is refused with the process id of the first one, which keeps its server', async () => {
+  writeStack({});
+  const release = await acquireLock({
+    file: path.join(cwd, '.data', 'demo-host.lock'),
+    waitMs: 0,
+    busyMessage: String,
+  });
+  expect(runCommand()).toMatch(`Process ${process.pid} already offers the demo host`);
+  release();
+  expect(runCommand()).not.toMatch(/already offers/);
 });
 
 interface Server {

@@ -1,12 +1,14 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { freePort } from '../support/free-port.ts';
 import { isProcessRunning } from '../../src/dev/quickstart/processes.ts';
+import { fernetKey } from '../support/app.ts';
 import { compileCache } from '../support/compile-cache.ts';
+import { randomPassword } from '../support/servers.ts';
 import { createUser, createWebClient, stack } from '../support/stack.ts';
 import { createVaultRealm, type VaultRealm } from '../support/vault-realm.ts';
 
@@ -150,7 +152,9 @@ describe('npm start', () => {
     const user = await createUser();
     const refused = run(['session', user.username]);
     expect(await refused.ended).toBe(1);
-    expect(refused.printed()).toContain('Keycloak refused the sign-in: Invalid');
+    expect(refused.printed()).toMatch(
+      /Keycloak refused the sign-in: Invalid.* The demo users are free, .*operator\.$/m,
+    );
   });
 
   it('refuses `session` in a deployment', async () => {
@@ -233,4 +237,42 @@ describe('node main.js serve', () => {
     expect(existsSync(path.join(empty, '.env'))).toBe(false);
     rmSync(empty, { recursive: true });
   });
+});
+
+describe('npm start with an ENCRYPTION_KEY that does not fit the stored keys', () => {
+  it('keeps the servers running for the command that gives up the lost key, then starts', async () => {
+    const first = await start();
+    const cookie = `session=${(await output(['session', 'starter'])).trim()}`;
+    const added = await fetch(`${readStack().app_url}/api/v1/byok/keys/add`, {
+      method: 'POST',
+      headers: { cookie, 'content-type': 'application/json' },
+      body: JSON.stringify({ provider: 'demo', key: `demo-${randomPassword()}`, label: 'lost' }),
+    });
+    expect(added.ok).toBe(true);
+    first.child.kill('SIGINT');
+    await first.ended;
+
+    const newKey = { ENCRYPTION_KEY: fernetKey() };
+    const waiting = await start(newKey);
+    expect(waiting.printed().match(/ENCRYPTION_KEY does not fit/g)).toHaveLength(1);
+    expect(waiting.printed()).toMatch(/keys rotate --accept-loss`.*delete \.data/s);
+    await output(['keys', 'rotate', '--accept-loss'], newKey);
+    const { pids } = readStack();
+    waiting.child.kill('SIGINT');
+    expect(await waiting.ended).toBe(1);
+    expect(isProcessRunning(pids.postgres)).toBe(false);
+    expect(existsSync(stackFile())).toBe(false);
+
+    const running = await start(newKey);
+    expect(running.printed()).toContain('Ops Center is running.');
+    running.child.kill('SIGINT');
+    expect(await running.ended).toBe(0);
+  });
+});
+
+it('a start that generates an ENCRYPTION_KEY says that earlier data needs the earlier key', async () => {
+  writeFileSync(path.join(cwd, '.env'), 'ENCRYPTION_KEY=\n');
+  const refused = run(['dev'], { POSTGRES_PORT: 'none' });
+  expect(await refused.ended).toBe(1);
+  expect(refused.printed()).toMatch(/Generated ENCRYPTION_KEY.*\.data is from an earlier start/s);
 });
