@@ -5,7 +5,7 @@ import { isAppError, UnfitError, StartError } from '../lib/errors.ts';
 export function assertNodeVersion(version: string): void {
   if (version.startsWith('24.')) return;
   throw new StartError(
-    `Ops Center needs Node 24; this is Node ${version}. On Linux, npm scripts use the Node 24 of the dependencies. Otherwise install it.`,
+    `Ops Center needs Node 24; this is Node ${version}. Install Node 24, or on Linux run "npm ci", which installs it for the npm scripts.`,
   );
 }
 

@@ -3,7 +3,7 @@ if (process.versions.node.startsWith('24.')) {
   await import('./main.ts');
 } else {
   process.stderr.write(
-    `Ops Center needs Node 24; this is Node ${process.versions.node}. See "Try it" in README.md.\n`,
+    `Ops Center needs Node 24; this is Node ${process.versions.node}. Install Node 24, or on Linux run "npm ci", which installs it for the npm scripts.\n`,
   );
   process.exitCode = 1;
 }

@@ -5,6 +5,9 @@ import { describe, expect, it } from '@jest/globals';
 import { assertNodeVersion, toErrorMessage } from '../../src/cli/error-message.ts';
 import { AppError, UnfitError, StartError } from '../../src/lib/errors.ts';
 
+/** True also after `npm prune`, which removes the Node of the dependencies, and for a program started without npm. */
+const INSTALL_NODE = /needs Node 24; this is Node [\d.]+\. Install Node 24, or on Linux run "npm ci"/;
+
 describe('the Node version', () => {
   it('is 24 in npm scripts, also if another version is installed', () => {
     expect(process.versions.node).toMatch(/^24\./);
@@ -13,7 +16,7 @@ describe('the Node version', () => {
   it.each(['20.19.0', '22.18.0', '26.0.0'])('is refused if it is %s, with what to do', (version) => {
     expect(() => {
       assertNodeVersion(version);
-    }).toThrow(/needs Node 24.*install it/s);
+    }).toThrow(INSTALL_NODE);
   });
 });
 
@@ -46,6 +49,7 @@ describe('the launcher', () => {
     const launcher = path.join(import.meta.dirname, '..', '..', 'src', 'cli', 'launch.js');
     const { stderr, status } = spawnSync(other?.file ?? '', [launcher, '--help'], { encoding: 'utf8' });
     expect(stderr).toContain(`needs Node 24; this is Node ${other?.version.slice(1) ?? ''}`);
+    expect(stderr).toMatch(INSTALL_NODE);
     expect(status).toBe(1);
   });
 });

@@ -10,7 +10,7 @@ import { startServer, type RunningServer } from '../../server.ts';
 import { openAppLog, type AppLog } from './app-log.ts';
 import { startOwnKeycloak } from './keycloak/runtime.ts';
 import type { RunningKeycloak } from './keycloak/keycloak.ts';
-import { choosePort } from './ports.ts';
+import { choosePorts } from './ports.ts';
 import { startPostgres, type RunningPostgres } from './postgres/postgres.ts';
 import type { RunSteps, ProgressStep } from './progress.ts';
 import { addDemoData, setWebClientAddresses, signInAsBootstrapAdmin } from './keycloak/realm-setup.ts';
@@ -44,8 +44,7 @@ export interface RunningStack {
 /** Starts the servers in parallel, then the app. @throws if a part fails to start; the others keep running then. */
 export async function startStack(options: StackOptions, running: RunningStack): Promise<void> {
   const { config } = options.plan;
-  const port = String(await choosePort(config.port, 'PORT', config.host));
-  const metricsPort = String(await choosePort(config.metricsPort, 'METRICS_PORT', config.host));
+  const [port = '', metricsPort = ''] = (await chooseAppPorts(options.plan)).map(String);
   // With PORT=0 the addresses are known only after the port is chosen.
   const addresses = config.port === 0 ? toAddresses(port, options.environment) : config;
   await startServers(options, running, {
@@ -64,6 +63,21 @@ export async function startStack(options: StackOptions, running: RunningStack): 
   await options.runSteps([
     { title: 'Ops Center', run: (note) => startAppStep(options, running, settings, note) },
   ]);
+}
+
+/** @returns PORT and METRICS_PORT. */
+function chooseAppPorts({ config, ...plan }: StartPlan): Promise<number[]> {
+  const { host } = config;
+  return choosePorts(
+    [
+      { requested: config.port, variable: 'PORT', host },
+      { requested: config.metricsPort, variable: 'METRICS_PORT', host },
+    ],
+    [
+      ...(plan.postgres ? [{ requested: plan.postgresPort, variable: 'POSTGRES_PORT' }] : []),
+      ...(plan.keycloak ? [{ requested: plan.keycloakPort, variable: 'KEYCLOAK_PORT' }] : []),
+    ],
+  );
 }
 
 /** The app is stopped first, so that its streams can finish while the servers still run. */

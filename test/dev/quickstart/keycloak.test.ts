@@ -104,7 +104,7 @@ describe('starting Keycloak', () => {
       note: () => undefined,
     });
     await expect(start).rejects.toThrow(
-      /Java is not installed.*Install Java .*JAVA_HOME.* or start Docker.* or set KEYCLOAK_URL/s,
+      /Java is not installed.*Java 17, 21 or 25 and.* Maven.*Install both .*JAVA_HOME.* or start Docker.* or set KEYCLOAK_URL/s,
     );
   });
 });

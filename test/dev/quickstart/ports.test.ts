@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { once } from 'node:events';
 import { createServer, type AddressInfo } from 'node:net';
-import { choosePort, toLoopbackUrl } from '../../../src/dev/quickstart/ports.ts';
+import { choosePort, choosePorts, toLoopbackUrl } from '../../../src/dev/quickstart/ports.ts';
 
 describe('choosing a port', () => {
   it('names the setting of a port that is in use', async () => {
@@ -17,6 +17,37 @@ describe('choosing a port', () => {
       await once(other, 'close');
     }
     await expect(choosePort(port, 'KEYCLOAK_PORT')).resolves.toBe(port);
+  });
+
+  it('names all ports in use with their settings in one message', async () => {
+    const others = [createServer(), createServer(), createServer()];
+    const used = await Promise.all(
+      others.map(async (other) => {
+        await once(other.listen(0, '127.0.0.1'), 'listening');
+        return (other.address() as AddressInfo).port;
+      }),
+    );
+    const [port = 0, metricsPort = 0, postgresPort = 0] = used;
+    const later = [
+      { requested: postgresPort, variable: 'POSTGRES_PORT' },
+      { requested: 0, variable: 'KEYCLOAK_PORT' },
+    ];
+    const choose = (requested: number) =>
+      choosePorts(
+        [
+          { requested, variable: 'PORT' },
+          { requested: metricsPort, variable: 'METRICS_PORT' },
+        ],
+        later,
+      );
+    await expect(choose(port)).rejects.toThrow(
+      `PORT=${port}, METRICS_PORT=${metricsPort}, POSTGRES_PORT=${postgresPort}. Stop`,
+    );
+    await expect(choose(0)).rejects.toThrow(`: METRICS_PORT=${metricsPort}, POSTGRES_PORT=${postgresPort}.`);
+    await Promise.all(others.map((other) => once(other.close(), 'close')));
+    // A port that is chosen later may still be in use by a server of this installation, which its start stops.
+    const [free] = await choosePorts([{ requested: 0, variable: 'PORT' }], later);
+    expect(free).toBeGreaterThan(0);
   });
 
   it('refuses a port on which another program listens at the other address of localhost', async () => {

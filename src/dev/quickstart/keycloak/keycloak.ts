@@ -194,7 +194,7 @@ async function assertJava({ environment, dataDir }: KeycloakOptions): Promise<vo
   const problem = await findJavaProblem(environment, dataDir);
   if (problem === undefined) return;
   throw new StartError(
-    `${problem}, and no Docker engine responds. Keycloak needs Java 17, 21 or 25, or a Docker engine on this machine. Install Java (Debian: \`apt install openjdk-17-jre-headless\`, macOS: \`brew install openjdk@21\`) or set JAVA_HOME; or start Docker to run Keycloak in a container; or set KEYCLOAK_URL to your own Keycloak.`,
+    `${problem}, and no Docker engine responds. Keycloak needs Java 17, 21 or 25 and, to be downloaded once, Maven; or a Docker engine on this machine. Install both (Debian: \`apt install openjdk-17-jre-headless maven\`, macOS: \`brew install openjdk@21 maven\`), and set JAVA_HOME where Java is in no usual folder; or start Docker to run Keycloak in a container; or set KEYCLOAK_URL to your own Keycloak.`,
   );
 }
 
