@@ -194,8 +194,9 @@ export const RunView = z.object({
   cleanup: z.enum(CLEANUPS).nullable(),
   message: z.string().nullable(),
   duration_ms: z.number().int().nullable(),
-  stdout_bytes: z.number().int(),
-  stderr_bytes: z.number().int(),
+  /** Counted at the exit; null before. */
+  stdout_bytes: z.number().int().nullable(),
+  stderr_bytes: z.number().int().nullable(),
   created_at: timestamp,
   started_at: timestamp.nullable(),
   finished_at: timestamp.nullable(),

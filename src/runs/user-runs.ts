@@ -89,6 +89,7 @@ function toRunView(row: RunRow): RunView {
   } = row;
   return {
     ...shown,
+    ...(row.status !== 'finished' && { stdout_bytes: null, stderr_bytes: null }),
     user_id: getUserId(owner),
     created_at: row.created_at.toISOString(),
     started_at: row.started_at?.toISOString() ?? null,

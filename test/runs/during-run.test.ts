@@ -80,7 +80,9 @@ describeOn('ssh', 'a running run', () => {
     const { runId, rest } = await untilOutput(await run(ada, serverId, { command: programThatWaits() }));
     const { host, port } = sshHosts().jump;
     await ada.change(serverId, { name: 'Another', connection_config: { ...sshServerConfig(), host, port } });
-    expect(await details(runId)).toMatchObject({ status: 'running', server_name: 'A machine' });
+    expect(await details(runId)).toMatchObject({
+      ...{ status: 'running', server_name: 'A machine', stdout_bytes: null, stderr_bytes: null },
+    });
     createGoFile();
     await expectWholeHistory(await rest(), runId);
   });
