@@ -23,6 +23,11 @@ export function getInterpreter(program: Program): Interpreter {
   return 'command' in program ? COMMAND_INTERPRETER : INTERPRETERS[program.language];
 }
 
+/** Why code was not run in a container, for users. */
+export function missingInImageMessage(image: string, interpreter: string): string {
+  return `The image ${image} has no ${interpreter}: choose an image for this server that has it.`;
+}
+
 export function isVariableName(name: string): boolean {
   return /^[A-Za-z_][A-Za-z0-9_]*$/.test(name);
 }

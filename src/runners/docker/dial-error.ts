@@ -67,7 +67,8 @@ const CAUSES: readonly DialCause[] = [
     pattern: /\bdial (?:unix|tcp)\b|cannot connect to the docker daemon/i,
     message:
       'The docker program on the SSH server does not reach its engine: start the engine. If it has another socket, as ' +
-      'a rootless engine has, set DOCKER_HOST for commands that are run over SSH.',
+      'a rootless engine has, run `docker context use rootless` there as the account, or set DOCKER_HOST in a start file ' +
+      'that its shell reads for commands over SSH (bash: at the head of ~/.bashrc).',
     testStatus: 'offline',
   },
 ];

@@ -1,5 +1,5 @@
 import type { ExitCause, ExitEvent, StopCause } from '../runner.ts';
-import { findSignalName, MAX_EXIT_CODE } from '../shell.ts';
+import { findSignalName, MAX_EXIT_CODE, missingInImageMessage } from '../shell.ts';
 import type { ScriptMarker } from './script.ts';
 
 /** Everything known about the end of a container. */
@@ -11,12 +11,13 @@ export interface ContainerEnd {
   markers: ReadonlySet<ScriptMarker>;
   /** Name of the program's interpreter. */
   interpreter: string;
+  image: string;
 }
 
 export type DockerExit = Pick<ExitEvent, 'cause' | 'code' | 'signal' | 'message'>;
 
 /** Determines how a program ended that was not stopped. */
-export function toDockerExit({ code, wasOomKilled, markers, interpreter }: ContainerEnd): DockerExit {
+export function toDockerExit({ code, wasOomKilled, markers, ...program }: ContainerEnd): DockerExit {
   const signal = findSignalName(code);
   if (wasOomKilled && signal === 'SIGKILL') return { ...exitWithoutCode('out_of_memory'), signal };
   if (markers.has('fail:workspace'))
@@ -25,10 +26,7 @@ export function toDockerExit({ code, wasOomKilled, markers, interpreter }: Conta
       'The working folder does not exist in the container, or cannot be entered.',
     );
   if (markers.has('fail:interpreter'))
-    return exitWithoutCode(
-      'infrastructure',
-      `The image has no ${interpreter}: choose an image for this server that has it.`,
-    );
+    return exitWithoutCode('infrastructure', missingInImageMessage(program.image, program.interpreter));
   if (markers.has('fail:files'))
     return exitWithoutCode(
       'infrastructure',

@@ -89,7 +89,7 @@ async function* runInSession(
       hasStarted = true;
       yield event;
     }
-    exit = await readDockerExit(engine, session, { ...script, markers });
+    exit = await readDockerExit(engine, session, { ...script, markers, image: target.config.image });
   } catch {
     exit = hasStarted
       ? exitWithoutCode('lost', CONNECTION_LOST)
@@ -108,7 +108,7 @@ async function* runInSession(
 export async function readDockerExit(
   engine: Engine,
   session: DockerSession,
-  result: Pick<ContainerEnd, 'markers' | 'interpreter'>,
+  result: Pick<ContainerEnd, 'markers' | 'interpreter' | 'image'>,
 ): Promise<DockerExit> {
   const timeoutControl = new AbortController();
   const timedOut = delay(EXIT_TIMEOUT_MS, undefined, { signal: timeoutControl.signal, ref: false }).then(
@@ -167,7 +167,10 @@ async function removeJobFiles(deps: DockerRunDeps, job: Job, workdir: string): P
     stream.write(script.text);
     const markers = new Set<ScriptMarker>();
     for await (const _event of readDockerOutput(session, script.markerPrefix, markers));
-    const { cause, code } = await readDockerExit(deps.engine, session, { ...script, markers });
+    const { cause, code } = await readDockerExit(deps.engine, session, {
+      ...{ ...script, markers },
+      image: deps.target.config.image,
+    });
     return cause === 'exited' && code === 0 ? 'verified' : 'unverified';
   } finally {
     if (session !== undefined) detachSession(session);

@@ -1,6 +1,8 @@
 import { randomBytes } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
 import { findTlsErrorReason } from '../../lib/net/tls-connector.ts';
 import { SshError } from '../../lib/ssh/ssh-error.ts';
+import { createEchoMessage, createInterpreterProbe, isInterpreterProbeComplete } from '../interpreters.ts';
 import type { Job, RunEvent, ServerTestResult, TargetServer, TestStageName } from '../runner.ts';
 import { quoteForShell } from '../shell.ts';
 import { runTestSteps, toSshOutcome, type TestOutcome, type TestStep } from '../test-stages.ts';
@@ -22,6 +24,10 @@ import {
 
 /** With the cleanup less than a minute. Pulling an image may take most of it. */
 const TEST_TIMEOUT_MS = 45_000;
+
+/** For the versions of all interpreters: the test does not fail for one that does not print its version. */
+const VERSIONS_TIMEOUT_MS = 10_000;
+const MAX_OUTPUT_LENGTH = 16 * 1024;
 
 /** Test status by the stage that failed. */
 const STATUS_BY_STAGE: Partial<Record<TestStageName, ServerTestResult['status']>> = {
@@ -124,22 +130,39 @@ function createContainerStages(
     const first = await events.next();
     if (first.done !== true) return isReadOnly ? STARTED_READ_ONLY : STARTED;
     if (markers.has('fail:files')) throw new DockerError(NOT_WRITABLE);
-    const { message } = await readDockerExit(engine, session, { ...script, markers });
+    const { message } = await readDockerExit(engine, session, {
+      ...script,
+      markers,
+      image: target.config.image,
+    });
     throw new DockerError(message ?? 'The container ended before the program started.');
   }
 
-  async function checkEcho(): Promise<undefined> {
+  /** Reads output until `isComplete`, its end or its limit. */
+  async function readOutput(isComplete: () => boolean): Promise<void> {
     const { events } = getOpened();
-    while (!output.includes('\n')) {
+    while (!isComplete() && output.length < MAX_OUTPUT_LENGTH) {
       const next = await events.next();
       if (next.done === true) break;
       if (next.value.type === 'output') output += Buffer.from(next.value.data).toString('latin1');
-      if (output.length > 4_096) break;
     }
-    if (output.trim() !== nonce)
+  }
+
+  async function checkEcho(): Promise<string> {
+    await readOutput(() => output.length > nonce.length);
+    if (!output.startsWith(`${nonce}\n`))
       throw new DockerError(
         'The output of a program did not arrive unchanged. Check whether the image prints something at start.',
       );
+    const readVersions = () => output.slice(nonce.length + 1);
+    const late = new AbortController();
+    await Promise.race([
+      readOutput(() => isInterpreterProbeComplete(readVersions()) || late.signal.aborted),
+      delay(VERSIONS_TIMEOUT_MS, undefined, { signal: late.signal, ref: false }).catch(() => undefined),
+    ]);
+    late.abort();
+    const { environment } = target.config;
+    return createEchoMessage(readVersions(), { interpreters: null, secrets: [], environment });
   }
 
   async function checkKill(): Promise<undefined> {
@@ -187,6 +210,7 @@ function createTestJob(runId: string, nonce: string, isReadOnly: boolean): Job {
     // In its own session if the image has setsid, so that no signal to a process group reaches it.
     '{ setsid sleep 600 || sleep 600; } >/dev/null 2>&1 &',
     `printf '%s\\n' ${quoteForShell(nonce)}`,
+    createInterpreterProbe(null).command,
     'sleep 600',
   ].join('\n');
   const files = isReadOnly ? [] : [file];

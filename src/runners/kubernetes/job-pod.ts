@@ -8,6 +8,7 @@ import { removePod, waitForPod } from './wait-for-pod.ts';
 /** The pod of one run or test, from its creation to its removal. */
 export interface JobPod {
   readonly name: string;
+  readonly image: string;
   /** Creates the pod and waits until its container runs. @throws ClusterError; or the reason of `signal`. */
   start(signal: AbortSignal): Promise<void>;
   /** Removes the pod in any state, also while it is being created. All callers get the same result. */
@@ -31,6 +32,7 @@ export function createJobPod(
   unschedulableMs = UNSCHEDULABLE_TIMEOUT_MS,
 ): JobPod {
   const name = manifest.metadata?.name ?? '';
+  const image = manifest.spec?.containers[0]?.image ?? '';
   /** Result of the creation. Null before it starts. */
   let creation: Promise<'made' | 'not made' | 'unknown'> | null = null;
   let removal: Promise<'verified' | 'unverified'> | undefined;
@@ -45,13 +47,14 @@ export function createJobPod(
 
   return {
     name,
+    image,
     async start(signal) {
       signal.throwIfAborted();
       // Not aborted by the signal: an aborted request could create a pod that is not known here.
       const created = api.createPod(manifest);
       creation = created.then(() => 'made', toCreationResult);
       await created;
-      await waitUntilRunning(api, name, unschedulableMs, signal);
+      await waitUntilRunning(api, { name, image }, unschedulableMs, signal);
     },
     remove: () => (removal ??= remove()),
   };
@@ -63,7 +66,7 @@ function toCreationResult(error: unknown): 'not made' | 'unknown' {
 
 async function waitUntilRunning(
   api: ClusterApi,
-  name: string,
+  { name, image }: Pick<JobPod, 'name' | 'image'>,
   unschedulableMs: number,
   signal: AbortSignal,
 ): Promise<void> {
@@ -75,7 +78,7 @@ async function waitUntilRunning(
       unschedulableTimer ??= setTimeout(() => unschedulable.abort(), unschedulableMs);
     else clearTimeout(unschedulableTimer);
     if (pod === undefined) return DELETED_BEFORE_START;
-    return isRunning(pod) ? '' : findStartFailure(pod);
+    return isRunning(pod) ? '' : findStartFailure(pod, image);
   };
   try {
     const failure = await waitForPod(

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import type { Job, Language } from '../runner.ts';
-import { INTERPRETERS, quoteForShell } from '../shell.ts';
+import type { Job } from '../runner.ts';
+import { INTERPRETERS, missingInImageMessage, quoteForShell } from '../shell.ts';
 
 /** Folder of a run's input in its pod, on a volume for this purpose only. */
 export const INPUT_FOLDER = '/run/ops-center';
@@ -16,15 +16,21 @@ export const POD_COMMAND = [
   "trap 'exit 143' TERM; while :; do sleep 3600 & wait $!; done",
 ] as const;
 
-/** Why a program did not start, by the marker that {@link LAUNCHER} prints. */
-export const START_FAILURES = {
-  files: 'The files could not be written: the working folder is read-only for the run, or its disk is full.',
-  workdir: 'The working folder does not exist in the image, or cannot be entered.',
-  python: noInterpreterMessage('python'),
-  javascript: noInterpreterMessage('javascript'),
-  bash: noInterpreterMessage('bash'),
+/** Why a program did not start, by the marker that {@link LAUNCHER} prints, in a container of an image. */
+const START_FAILURES = {
+  files: () =>
+    'The files could not be written: the working folder is read-only for the run, or its disk is full.',
+  workdir: () => 'The working folder does not exist in the image, or cannot be entered.',
+  python: (image: string) => missingInImageMessage(image, INTERPRETERS.python.names[0]),
+  javascript: (image: string) => missingInImageMessage(image, INTERPRETERS.javascript.names[0]),
+  bash: (image: string) => missingInImageMessage(image, INTERPRETERS.bash.names[0]),
 } as const;
 type StartFailure = keyof typeof START_FAILURES;
+
+/** Message for users. */
+export function explainStartFailure(marker: StartFailure, image: string): string {
+  return START_FAILURES[marker](image);
+}
 
 /** A marker of the launcher on standard error (see `../marker-stream.ts`). */
 export type LaunchMarker = 'started' | StartFailure;
@@ -102,10 +108,6 @@ export function createJobLaunch(job: Job, workdir: string | null): JobLaunch {
 
 export function parseLaunchMarker(text: string): LaunchMarker | undefined {
   return text === 'started' || Object.hasOwn(START_FAILURES, text) ? (text as LaunchMarker) : undefined;
-}
-
-function noInterpreterMessage(language: Language): string {
-  return `The image has no ${INTERPRETERS[language].names[0]}: choose one that has.`;
 }
 
 /** With `env` instead of `export`, so that no name collides with a variable of the shell. */

@@ -58,30 +58,33 @@ export function isUnschedulable(pod: PodState): boolean {
   );
 }
 
-const IMAGE_NOT_PULLED = 'The image cannot be pulled: check its name, and whether the cluster may pull it.';
+const IMAGE_NOT_PULLED =
+  'The image %s cannot be pulled: its registry does not have it or requires a login, or the nodes of the cluster cannot ' +
+  'reach it.';
+const NO_SHELL = 'The container does not start: the image %s needs a shell (sh).';
+const NOT_CREATED = 'The cluster cannot create the container from the image %s.';
 
 /**
  * Reasons of kubelet after which the container will not start. Kubelet repeats ImagePullBackOff, with pauses,
- * once pulling has failed.
+ * once pulling has failed. `%s` stands for the image.
  */
 const FINAL_WAITING_REASONS: Readonly<Record<string, string>> = {
   ImagePullBackOff: IMAGE_NOT_PULLED,
   InvalidImageName: IMAGE_NOT_PULLED,
   ErrImageNeverPull: IMAGE_NOT_PULLED,
-  CreateContainerConfigError: 'The cluster cannot create the container from this image.',
-  CreateContainerError: 'The cluster cannot create the container from this image.',
-  RunContainerError: 'The container does not start: the image needs a shell (sh).',
+  CreateContainerConfigError: NOT_CREATED,
+  CreateContainerError: NOT_CREATED,
+  RunContainerError: NO_SHELL,
 };
 
 /** Why a pod will never start, for users. Undefined while it still may. */
-export function findStartFailure(pod: PodState): string | undefined {
+export function findStartFailure(pod: PodState, image: string): string | undefined {
   const { waiting, terminated } = readContainerState(pod);
   const reason = waiting?.reason;
   if (reason !== undefined && Object.hasOwn(FINAL_WAITING_REASONS, reason))
-    return FINAL_WAITING_REASONS[reason];
+    return FINAL_WAITING_REASONS[reason]?.replace('%s', () => image);
   if (pod.status?.reason === 'Evicted') return EVICTED;
-  if (terminated !== undefined || hasEnded(pod))
-    return 'The container does not start: the image needs a shell (sh).';
+  if (terminated !== undefined || hasEnded(pod)) return NO_SHELL.replace('%s', () => image);
   return undefined;
 }
 

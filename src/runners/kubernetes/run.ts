@@ -7,7 +7,7 @@ import { readPodExit, readPodExitWithoutCode, infrastructureExit, type PodExit }
 import { startExec, type Exec } from './exec.ts';
 import { ClusterError } from './errors.ts';
 import { createJobPod, type JobPod } from './job-pod.ts';
-import { createJobLaunch, parseLaunchMarker, START_FAILURES, type LaunchMarker } from './launcher.ts';
+import { createJobLaunch, parseLaunchMarker, explainStartFailure, type LaunchMarker } from './launcher.ts';
 import { createPodManifest } from './manifest.ts';
 import { hasEnded } from './pod-state.ts';
 
@@ -107,21 +107,18 @@ async function* streamOutput(
     signal.removeEventListener('abort', exec.close);
     exec.close();
   }
-  return hasStarted ? undefined : await explainNotStarted(marker, api, pod.name);
+  return hasStarted ? undefined : await explainNotStarted(marker, api, pod);
 }
-
-const NO_SHELL =
-  'The command could not be started in the container: the image needs a shell (sh), head and tail.';
 
 async function explainNotStarted(
   marker: LaunchMarker | undefined,
   api: ClusterApi,
-  name: string,
+  { name, image }: Pick<JobPod, 'name' | 'image'>,
 ): Promise<string> {
-  if (marker !== undefined && marker !== 'started') return START_FAILURES[marker];
+  if (marker !== undefined && marker !== 'started') return explainStartFailure(marker, image);
   const pod = await api.findPod(name);
   if (pod === undefined || hasEnded(pod)) return 'The pod ended before the program was started.';
-  return NO_SHELL;
+  return `The command could not be started in the container: the image ${image} needs a shell (sh), head and tail.`;
 }
 
 /** Checks the pod regularly. Closes the connection to its command when the pod or the cluster is gone. */

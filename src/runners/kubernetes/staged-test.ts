@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Dialer } from '../../lib/net/dialer.ts';
 import { effectivePort } from '../../lib/net/egress.ts';
+import { createEchoMessage, createInterpreterProbe } from '../interpreters.ts';
 import type { Limits, TestStageName, TargetServer, ServerTestResult } from '../runner.ts';
 import { createTlsStages, runTestSteps, type TestOutcome, type TestStep } from '../test-stages.ts';
 import type { ClusterApi, ResourceRight } from './api.ts';
@@ -20,6 +21,8 @@ const REQUIRED_RIGHTS: readonly ResourceRight[] = [
 
 /** With the cleanup less than a minute. */
 const TEST_TIMEOUT_MS = 38_000;
+/** For the versions of all interpreters: the test does not fail for one that does not print its version. */
+const VERSIONS_TIMEOUT_MS = 10_000;
 const TEST_LIMITS: Limits = {
   timeoutMs: TEST_TIMEOUT_MS,
   maxOutputBytes: 1024,
@@ -102,6 +105,18 @@ function missingRightsMessage(missing: readonly ResourceRight[], namespace: stri
   return `In the namespace ${namespace} the account lacks the right to ${names.join(', ')}: add it to its role.`;
 }
 
+/** @returns the output of the probe; an empty text if it did not end in time. */
+async function readVersions(api: ClusterApi, pod: JobPod, signal: AbortSignal): Promise<string> {
+  const timedSignal = AbortSignal.any([signal, AbortSignal.timeout(VERSIONS_TIMEOUT_MS)]);
+  const probe = ['sh', '-c', createInterpreterProbe(null).command];
+  try {
+    return (await runPodCommand(api, pod.name, probe, timedSignal))?.stdout ?? '';
+  } catch {
+    signal.throwIfAborted();
+    return '';
+  }
+}
+
 function podSteps(api: ClusterApi, pod: JobPod, target: TargetServer<KubernetesConfig>): TestStep[] {
   const nonce = randomUUID();
   // In its own session if the image has setsid, so that no signal to a process group reaches it.
@@ -129,6 +144,8 @@ function podSteps(api: ClusterApi, pod: JobPod, target: TargetServer<KubernetesC
         const result = await runPodCommand(api, pod.name, ['sh', '-c', 'echo "$1"', 'sh', nonce], signal);
         if (result?.stdout.trim() !== nonce)
           throw new ClusterError('malformed', 'The output of a program did not arrive unchanged.');
+        const versions = await readVersions(api, pod, signal);
+        return createEchoMessage(versions, { interpreters: null, secrets: [], environment: null });
       },
     ],
     [

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import type { SshConfig } from '../../lib/ssh/config.ts';
 import type { DedicatedSshConnection, SshConnections } from '../../lib/ssh/connections.ts';
 import { SshError } from '../../lib/ssh/ssh-error.ts';
+import { createEchoMessage, createInterpreterProbe, isInterpreterProbeComplete } from '../interpreters.ts';
 import { TEST_STAGES, type Job, type TargetServer, type ServerTestResult } from '../runner.ts';
 import {
   createTimeoutMessage,
@@ -13,7 +14,7 @@ import {
 } from '../test-stages.ts';
 import { cleanUpSshRun } from './cleanup.ts';
 import { InvalidJobError, toRefusalMessage } from './exit.ts';
-import { createInterpreterProbe, describeInterpreters, isInterpreterProbeComplete } from './interpreters.ts';
+import { toInterpreterSettings } from './interpreters.ts';
 import { startSshJob } from './run.ts';
 import { WatcherTimeoutError, type SshSession, type SshSessionResult } from './session.ts';
 
@@ -32,7 +33,6 @@ const WRITABLE = 'A file was written to the working folder.';
 const NOT_WRITABLE =
   'The working folder cannot be written, so code and files of runs could not be put there. Make it writable for the ' +
   'account, check that the disk is not full, or name another folder.';
-const ECHOED = 'The output of a program arrives unchanged. Interpreters:';
 const NOT_KILLED =
   'It could not be verified that a process that had left its session was killed, and that nothing of the test is left. ' +
   "Check that grep, awk, ls, cat and rm on the account's PATH work, and its limit of processes (ulimit -u).";
@@ -99,7 +99,7 @@ async function runProbe(
     assertStarted(session.result(), config, pass);
     if (!startsWith(output, expected)) throw new StageError(WRONG_ECHO);
     const versions = output.toString('utf8', expected.length);
-    pass('echo', `${ECHOED} ${describeInterpreters(versions, config)}.`);
+    pass('echo', createEchoMessage(versions, toInterpreterSettings(config)));
     passReport(session.result(), pass);
   } catch (error) {
     const { isReady, refusal, report } = session.result();

@@ -149,7 +149,7 @@ describeOn('docker', 'a Docker server behind an SSH server without a usable engi
       'finds no socket',
       () => server.linkDocker(host.command),
       'offline',
-      /does not reach its engine: start the engine\. .*DOCKER_HOST.* It printed: .*no such file or directory$/,
+      /does not reach its engine: start the engine\. .*docker context use rootless.*DOCKER_HOST in a start file.* It printed: .*no such file or directory$/,
     ],
     [
       'is podman without its service',

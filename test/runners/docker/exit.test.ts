@@ -3,7 +3,7 @@ import { toDockerExit } from '../../../src/runners/docker/exit.ts';
 import type { ScriptMarker } from '../../../src/runners/docker/script.ts';
 
 const exitFor = (code: number, markers: ScriptMarker[], wasOomKilled = false) =>
-  toDockerExit({ code, wasOomKilled, markers: new Set(markers), interpreter: 'node' });
+  toDockerExit({ code, wasOomKilled, markers: new Set(markers), interpreter: 'node', image: 'small:1' });
 
 describe('toDockerExit', () => {
   it('keeps an exit code if the script reports that the program exited', () => {

@@ -47,6 +47,18 @@ describeOn('docker', 'the test of a Docker server', () => {
     ]);
   });
 
+  it.each([
+    [host.smallImage, /Interpreters: python: none; javascript: none; bash: none\.$/],
+    [
+      host.image,
+      /Interpreters: python: \S*python3 3\.\d+.*; javascript: \S*node \d+\.\d+.*; bash: \S*bash \d/,
+    ],
+  ])('names the interpreters of the image %s', async (image, interpreters) => {
+    const { status, stages } = await test(small({ image }));
+    expect(status).toBe('online');
+    expect(stages.find(({ name }) => name === 'echo')?.message).toMatch(interpreters);
+  });
+
   it('fails in the stage of the error, and tells the user what to do', async () => {
     const { port: plainPort } = await startTcpUpstream((socket) => socket.write('SSH-2.0-x\r\n'));
     const untrusted = { client_cert: host.untrustedCert, client_key: host.untrustedKey };

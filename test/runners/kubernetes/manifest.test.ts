@@ -102,17 +102,17 @@ describe('the state of a pod', () => {
 
   it('is a start failure for reasons that waiting does not resolve', () => {
     for (const reason of ['ImagePullBackOff', 'InvalidImageName', 'ErrImageNeverPull'])
-      expect(findStartFailure(waiting(reason))).toContain('image');
+      expect(findStartFailure(waiting(reason), 'small:1')).toContain('image small:1');
     for (const reason of ['CreateContainerConfigError', 'CreateContainerError', 'RunContainerError'])
-      expect(findStartFailure(waiting(reason))).toContain('container');
-    expect(findStartFailure(pod({ phase: 'Failed', reason: 'Evicted' }))).toContain('evicted');
-    expect(findStartFailure(pod({ phase: 'Failed' }))).toContain('shell');
+      expect(findStartFailure(waiting(reason), 'small:1')).toContain('container');
+    expect(findStartFailure(pod({ phase: 'Failed', reason: 'Evicted' }), 'small:1')).toContain('evicted');
+    expect(findStartFailure(pod({ phase: 'Failed' }), 'small:1')).toMatch(/image small:1.*shell/);
   });
 
   it('is not a start failure while the image is pulled, or for unknown reasons', () => {
     for (const reason of ['ContainerCreating', 'PodInitializing', 'ErrImagePull', 'constructor', 'toString'])
-      expect(findStartFailure(waiting(reason))).toBeUndefined();
-    expect(findStartFailure(pod({ phase: 'Pending' }))).toBeUndefined();
+      expect(findStartFailure(waiting(reason), 'small:1')).toBeUndefined();
+    expect(findStartFailure(pod({ phase: 'Pending' }), 'small:1')).toBeUndefined();
   });
 
   it('is read from its container and its conditions', () => {

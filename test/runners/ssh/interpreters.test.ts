@@ -3,7 +3,8 @@ import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:f
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { sshConfig, type SshConfig } from '../../../src/lib/ssh/config.ts';
-import { describeInterpreters } from '../../../src/runners/ssh/interpreters.ts';
+import { describeInterpreters } from '../../../src/runners/interpreters.ts';
+import { toInterpreterSettings } from '../../../src/runners/ssh/interpreters.ts';
 import { afterThisTest, neverAborted, serverAt } from '../../lib/ssh/servers.ts';
 import { describeOn, sshHosts } from '../../support/hosts.ts';
 import { randomPassword } from '../../support/servers.ts';
@@ -47,12 +48,12 @@ describe('the description of the interpreters of a host', () => {
       'python: /a [31m/python3 3.12.1; javascript: none; bash: none',
     ],
   ])('%s', (_rule, output, description) => {
-    expect(describeInterpreters(output, config)).toBe(description);
+    expect(describeInterpreters(output, toInterpreterSettings(config))).toBe(description);
   });
 
   it('has at most 80 characters for a program, with its name', () => {
     const output = `/${'x'.repeat(5_000)}/python3\nPython ${'3.'.repeat(5_000)}\n\n\n\n\n`;
-    const [python = ''] = describeInterpreters(output, config).split(';');
+    const [python = ''] = describeInterpreters(output, toInterpreterSettings(config)).split(';');
     expect(python).toMatch(/^python: ….*x\/python3 3\.3\.3\.3$/);
     expect(python.length).toBe('python: '.length + 80);
   });
@@ -66,7 +67,7 @@ describe('the description of the interpreters of a host', () => {
     const hidden = `${secret.slice(0, 8)}\u200b${secret.slice(8)}`;
     for (const folder of [secret, hidden]) {
       const output = `/opt/${folder}/python3\nPython 3.12.1\n\n\n\n\n`;
-      expect(describeInterpreters(output, parse(change(secret)))).toBe(
+      expect(describeInterpreters(output, toInterpreterSettings(parse(change(secret))))).toBe(
         'python: python3 3.12.1; javascript: none; bash: none',
       );
     }
@@ -75,7 +76,7 @@ describe('the description of the interpreters of a host', () => {
 
 it('the description of the interpreters of a host shows no secret of digits as a version', () => {
   const output = '/bin/python3\nPython 482915\n\n\n\n\n';
-  expect(describeInterpreters(output, parse({ environment: { PIN: '482915' } }))).toBe(
+  expect(describeInterpreters(output, toInterpreterSettings(parse({ environment: { PIN: '482915' } })))).toBe(
     'python: /bin/python3 of unknown version; javascript: none; bash: none',
   );
 });
