@@ -40,7 +40,7 @@ export const describeIssue: z.core.$ZodErrorMap = (issue) => {
     case 'invalid_value':
       return describeChoice(issue);
     case 'unrecognized_keys':
-      return describeUnknownMembers(issue.keys);
+      return describeUnknownMembers(issue.keys, listMembers(issue.inst));
     case 'invalid_key':
       return issue.issues[0]?.message ?? 'has a name that is not valid';
     case 'invalid_format':
@@ -72,8 +72,28 @@ function describeChoice({ values, input }: IssueOf<'invalid_value'>): string {
   return others.length === 0 ? `must be ${first}` : `must be one of ${[first, ...others].join(', ')}`;
 }
 
-function describeUnknownMembers(names: readonly string[]): string {
-  const shown = names.filter((name) => SHOWN_NAME.test(name)).slice(0, MAX_SHOWN_NAMES);
+/** The members of an object schema. */
+function listMembers(schema: unknown): readonly string[] {
+  const { shape } = (schema as { shape?: object } | undefined) ?? {};
+  return Object.keys(shape ?? {});
+}
+
+/** Repeats a name, with the member whose name begins in the same way: `timeout (timeout_ms?)`, `timeoutMs (timeout_ms?)`. */
+function describeUnknownMember(name: string, members: readonly string[]): string {
+  const normalize = (text: string) => text.toLowerCase().replaceAll(/[^a-z\d]/g, '');
+  const given = normalize(name);
+  const similar = members.find((member) => {
+    const known = normalize(member);
+    return given !== '' && (known.startsWith(given) || given.startsWith(known));
+  });
+  return similar === undefined ? name : `${name} (${similar}?)`;
+}
+
+function describeUnknownMembers(names: readonly string[], members: readonly string[]): string {
+  const shown = names
+    .filter((name) => SHOWN_NAME.test(name))
+    .slice(0, MAX_SHOWN_NAMES)
+    .map((name) => describeUnknownMember(name, members));
   if (shown.length === 0) return 'has a member that is not known';
   const others = names.length - shown.length;
   return `has members that are not known: ${shown.join(', ')}${others > 0 ? ` and ${others} more` : ''}`;

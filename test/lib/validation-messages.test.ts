@@ -35,6 +35,11 @@ describe('the message of an invalid value', () => {
       { a: 1, b: 2, c: 3, d: 4, e: 5, f: 6, g: 7 },
       'has members that are not known: a, b, c, d, e and 2 more',
     ],
+    [
+      z.strictObject({ timeout_ms: z.number().optional(), host: z.string().optional() }),
+      { timeout: 1, timeoutMs: 1, hostname: 'h', tim: 1, other: 1 },
+      'has members that are not known: timeout (timeout_ms?), timeoutMs (timeout_ms?), hostname (host?), tim (timeout_ms?), other',
+    ],
     [z.strictObject({}), { '\u202esecret value': 1 }, 'has a member that is not known'],
     [z.record(name, z.string()), { SECRET: 'x' }, 'must be letters'],
     [z.union([z.string(), z.number()]), true, 'is not valid'],

@@ -133,8 +133,12 @@ describeOn('ssh', 'runs over HTTP', () => {
     ['stdin', { command: 'true', stdin: [] }, 'must be text'],
     ['files.0.content', { command: 'true', files: [{ path: 'a' }] }, 'is required'],
     ['env.1', { command: 'true', env: { 1: 'x' } }, 'must be names of letters, digits and _'],
-    ['limits', { command: 'true', limits: { memory: 5 } }, 'has members that are not known: memory'],
-    ['body', { command: 'true', timeout: 5 }, 'has members that are not known: timeout'],
+    [
+      'limits',
+      { command: 'true', limits: { memory: 5 } },
+      'has members that are not known: memory (memory_bytes?)',
+    ],
+    ['body', { command: 'true', timeout: 5 }, 'has members that are not known: timeout (timeout_ms?)'],
   ])('are refused with a message for users about %s', async (path, json, message) => {
     const refused = (await (await run(json)).json()) as Problem;
     expect(refused).toMatchObject({ status: 400, errors: [{ path, message }] });
@@ -266,7 +270,7 @@ describeOn('ssh', 'runs over HTTP', () => {
         status: 404,
       });
     expect(await (await runs('', { session: eve.session })).json()).toEqual({ data: [], next_cursor: null });
-    expect(await details(id)).toMatchObject({ status: 'running' });
+    expect(await details(id)).toMatchObject({ status: 'running', stdout_bytes: null, stderr_bytes: null });
     await runs(`/${id}`, { method: 'DELETE' });
   });
 
