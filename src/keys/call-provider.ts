@@ -149,7 +149,7 @@ export function createCallProvider(deps: CallProviderDeps): CallProvider {
         return await sendOnce({ provider, address, secret: sent, signal });
       } catch (error) {
         request.signal?.throwIfAborted();
-        return toFailureResult(provider.name, error, deadline);
+        return toFailureResult(provider.name, error, { deadline, isUserSupplied: address.isUserSupplied });
       }
     };
     if (secret === '') return toKeylessResult(provider.name, await callOnce(''));
@@ -210,18 +210,19 @@ function toCallResult(provider: Provider, response: UpstreamResponse, outcome: K
 }
 
 /** @throws the error when the upstream did not cause it. */
-function toFailureResult(name: string, error: unknown, deadline: AbortSignal): CallResult {
+function toFailureResult(
+  name: string,
+  error: unknown,
+  { deadline, isUserSupplied }: { deadline: AbortSignal; isUserSupplied: boolean },
+): CallResult {
+  const advice = isUserSupplied
+    ? 'Check the endpoint of the key, and that its server is up.'
+    : 'Test again later; if that does not help, ask the operator.';
   if (deadline.aborted || isAppError(error, 'upstream_timeout')) {
-    return createResult(
-      'timeout',
-      `${name} did not answer in time. Test again later, or check the endpoint if it is yours.`,
-    );
+    return createResult('timeout', `${name} did not answer in time. ${advice}`);
   }
   if (isAppError(error, 'upstream_unreachable')) {
-    return createResult(
-      'unreachable',
-      `${name} could not be reached. Check that it is up, and the endpoint if it is yours.`,
-    );
+    return createResult('unreachable', `${name} could not be reached. ${advice}`);
   }
   if (isAppError(error, 'endpoint_forbidden')) {
     return createResult(
