@@ -159,7 +159,9 @@ describe('the README as printed, on a quick start', () => {
       const printed = await walk('Run code');
       expect(printed).toMatch(ONLINE);
       expect(printed).toMatch(/"cause":"exited","code":0/);
-      expect(printed).toMatch(/"cause":"cancelled".*"cleanup":"verified"/);
+      expect(printed).toMatch(
+        /"type":"output".*"status": "running".*"cause":"cancelled".*"cleanup":"verified"/s,
+      );
     },
     SECTION_MS,
   );
@@ -260,7 +262,10 @@ describe('the README as printed, on a quick start', () => {
         'curl -s $BASE/api/v1/execution-servers -H "Cookie: session=$SESSION" | jq -r ".[].name"',
       );
       expect(names).not.toContain('Demo host');
+      const again = await startInTerminal('npm run ops -- demo-host', { cwd, env });
+      ownTerminals.push(again);
       await start?.interrupt();
+      await until(() => again.printed().includes('The quick start has stopped, and the demo host with it'));
       expect(start?.printed()).toMatch(/Stopping Ops Center.*Stopping Postgres/s);
     },
     SECTION_MS,
