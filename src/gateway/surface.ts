@@ -10,8 +10,12 @@ import type { SurfaceName } from '../providers/provider.ts';
 export interface Surface {
   /** Selects the path of the outgoing call in `Provider.surfaces`. */
   name: SurfaceName;
+  /** Appended to that path, for a further call of the same protocol. */
+  pathSuffix?: string;
   /** In error messages: "the ... protocol". */
   protocolName: string;
+  /** Request headers that the protocol requires. A header that the client sent replaces the default. */
+  defaultHeaders?: Readonly<Record<string, string>>;
   /**
    * Fields that the gateway reads. If one occurred twice, the gateway and the upstream could read different values.
    * Lax parsers also accept other spellings of a name. So each may occur once, spelled as here.
@@ -30,8 +34,15 @@ export interface Surface {
    * @throws AppError `field_not_allowed`, `validation_failed` for values that a shared payer does not accept.
    */
   checkSharedPayerValues(body: Readonly<Record<string, unknown>>): number;
-  /** `data` of the event that ends a stream. */
-  endOfStream: string;
+  /**
+   * `data` of the event that ends a stream, and that is added where it alone is missing. Null where the last event is a
+   * response of the protocol, which `StreamProgress` recognizes.
+   */
+  endOfStream: string | null;
+  /** True where the field `event` of each event has the `type` of its data. SDKs skip other events. */
+  hasEventTypes: boolean;
+  /** Sent in a stream after each time of silence: a comment, or an event without content. */
+  keepAlive: string;
   /**
    * True for a response of the protocol, or an event of one, in any variant that servers send. It can report an error
    * as well. A private address must match the shape more closely, since any internal service can be there.

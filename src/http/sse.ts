@@ -7,7 +7,7 @@ export interface SseWriter extends Disposable {
   /** Sends the status 200 and the headers. No effect when the response has begun. */
   begin(): void;
   /**
-   * Begins the response with a comment unless it has begun by then, since proxies close connections without traffic.
+   * Begins the response with `keepAlive` unless it has begun by then, since proxies close connections without traffic.
    * @param prepare called before the headers are sent.
    */
   beginAfterSilence(prepare: () => void): void;
@@ -22,8 +22,8 @@ export interface SseWriter extends Disposable {
 }
 
 export interface SseWriterOptions {
-  /** Text of the comment that is sent after each time of silence. */
-  idleComment: string;
+  /** Sent after each time of silence: a comment or an event, with its blank line. */
+  keepAlive: string;
   signal: AbortSignal;
   idleTimeoutMs: number;
   /** How long the response is silent at most; 15 s by default. */
@@ -34,26 +34,26 @@ export interface SseWriterOptions {
 const MAX_SILENCE_MS = 15_000;
 
 /**
- * Writes a response of server-sent events, with comments while there are no events. Nothing is sent before it begins,
- * so the response can still become another one. Disposal and the end of the response end the comments.
+ * Writes a response of server-sent events, with a comment or an event while there are no others. Nothing is sent before it begins,
+ * so the response can still become another one. Disposal and the end of the response end these.
  */
 export function createSseWriter(
   response: Response,
-  { idleComment, signal, idleTimeoutMs, maxSilenceMs = MAX_SILENCE_MS }: SseWriterOptions,
+  { keepAlive, signal, idleTimeoutMs, maxSilenceMs = MAX_SILENCE_MS }: SseWriterOptions,
 ): SseWriter {
   let timer: NodeJS.Timeout | undefined;
   const stop = () => {
     clearInterval(timer);
   };
-  const sendComment = () => {
-    if (!response.writableNeedDrain) response.write(`: ${idleComment}\n\n`);
+  const sendKeepAlive = () => {
+    if (!response.writableNeedDrain) response.write(keepAlive);
   };
   function begin(): void {
     if (response.headersSent) return;
     stop();
     response.status(200).setHeader('content-type', 'text/event-stream; charset=utf-8');
     response.flushHeaders();
-    timer = setInterval(sendComment, maxSilenceMs);
+    timer = setInterval(sendKeepAlive, maxSilenceMs);
   }
   response.once('close', stop);
   return {
@@ -66,7 +66,7 @@ export function createSseWriter(
         if (response.headersSent) return;
         prepare();
         begin();
-        sendComment();
+        sendKeepAlive();
       }, maxSilenceMs);
     },
     async write(events) {

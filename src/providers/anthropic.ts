@@ -1,6 +1,13 @@
-import { isObject, LIST_MODELS, openAiCompatible, SURFACE_PATHS, type KeyTestResponse } from './provider.ts';
+import {
+  bearerHeaders,
+  isObject,
+  LIST_MODELS,
+  openAiCompatible,
+  SURFACE_PATHS,
+  type KeyTestResponse,
+} from './provider.ts';
 
-/** Anthropic through its OpenAI-compatible endpoint. */
+/** Anthropic's own API, and its endpoint for OpenAI's chat completions. */
 export const anthropic = openAiCompatible({
   id: 'anthropic',
   name: 'Anthropic',
@@ -13,6 +20,8 @@ export const anthropic = openAiCompatible({
     pattern: /^sk-ant-(?!admin|oat|ort)[A-Za-z0-9_-]{16,}$/,
     prefix: 'sk-ant-',
   },
+  // Messages have the key in `x-api-key`; the endpoint for OpenAI's protocol reads a bearer token alone.
+  authorize: (secret, surface) => (surface === 'messages' ? { 'x-api-key': secret } : bearerHeaders(secret)),
   keyTest: {
     ...LIST_MODELS,
     // The model list is part of Anthropic's own API, which expects the key in `x-api-key`.

@@ -17,6 +17,8 @@ export interface Provider {
   /** The page where users get a key. */
   docsUrl: string | null;
   key: KeyFormat;
+  /** Returns the headers that carry the key in calls of a protocol; names in lower case. */
+  authorize: (secret: string, surface: SurfaceName) => Record<string, string>;
   keyTest: KeyTest;
   /** True when a key must be stored together with its endpoint. */
   requiresEndpoint: boolean;
@@ -108,6 +110,7 @@ export function openAiCompatible(
 ): Provider {
   return {
     kind: 'llm',
+    authorize: bearerHeaders,
     keyTest: LIST_MODELS,
     requiresEndpoint: false,
     requiresKey: true,
@@ -119,7 +122,8 @@ export function openAiCompatible(
   };
 }
 
-function bearerHeaders(secret: string): Record<string, string> {
+/** The authorization of OpenAI's protocols. */
+export function bearerHeaders(secret: string): Record<string, string> {
   return { authorization: `Bearer ${secret}` };
 }
 

@@ -19,7 +19,7 @@ export async function streamEvents(
   signal: AbortSignal,
   idleMs = IDLE_TIMEOUT_MS,
 ): Promise<void> {
-  using sse = createSseWriter(response, { idleComment: 'ping', signal, idleTimeoutMs: idleMs });
+  using sse = createSseWriter(response, { keepAlive: ': ping\n\n', signal, idleTimeoutMs: idleMs });
   sse.begin();
   try {
     for await (const { seq, event } of events) {

@@ -91,8 +91,8 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
 
   /** Builds the headers of an upstream request from an allow-list: no other client header is forwarded. */
   function createHeaders(
-    { request, body, principal }: GatewayCall,
-    { address, receipt, secret }: UpstreamTarget,
+    { surface, request, body, principal }: GatewayCall,
+    { provider, address, receipt, secret }: UpstreamTarget,
   ): Record<string, string> {
     const headers: Record<string, string> = {
       'content-type': 'application/json',
@@ -100,9 +100,10 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
       // The response is inspected and forwarded unchanged, so it must not be compressed.
       'accept-encoding': 'identity',
       'user-agent': 'ops-center',
+      ...surface.defaultHeaders,
       ...listForwardedHeaders(request.headers, receipt.scope),
+      ...(secret === null ? {} : provider.authorize(secret, surface.name)),
     };
-    if (secret !== null) headers['authorization'] = `Bearer ${secret}`;
     const idempotencyKey = headers[IDEMPOTENCY_KEY];
     if (idempotencyKey !== undefined && receipt.scope !== 'personal')
       headers[IDEMPOTENCY_KEY] = deps.maskIdempotencyKey(principal.user.id, idempotencyKey);
@@ -113,12 +114,13 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
   /** Not async, so that the request body is not retained while waiting. */
   function startRequest(call: GatewayCall, target: UpstreamTarget): Promise<UpstreamResponse> {
     const { provider, address, receipt } = target;
-    const path = provider.surfaces[call.surface.name];
-    if (path === undefined) throw new Error(`${provider.id} has no ${call.surface.name} surface`);
+    const { name, pathSuffix = '' } = call.surface;
+    const path = provider.surfaces[name];
+    if (path === undefined) throw new Error(`${provider.id} has no ${name} surface`);
     const body = call.body.withModel(receipt.model);
     call.bodyReservation.keepOnly(body.length);
     return dialer.request({
-      url: new URL(address.baseUrl + path),
+      url: new URL(address.baseUrl + path + pathSuffix),
       method: 'POST',
       headers: createHeaders(call, target),
       body,
@@ -132,9 +134,9 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
     });
   }
 
-  function createEvents({ body, response, signal }: GatewayCall): SseWriter {
+  function createEvents({ surface, body, response, signal }: GatewayCall): SseWriter {
     const events = createSseWriter(response, {
-      idleComment: 'keep-alive',
+      keepAlive: surface.keepAlive,
       signal,
       idleTimeoutMs: timeouts.idleMs,
       maxSilenceMs: timeouts.streamSilenceMs,

@@ -142,7 +142,7 @@ async function sendEvents(upstreamResponse: StreamResponse, options: SendOptions
       'The provider ended the stream before the answer was complete. Send the request again.',
     );
   }
-  await events.write(toSseEvent(surface.endOfStream));
+  if (surface.endOfStream !== null) await events.write(toSseEvent(surface.endOfStream));
   return 'done';
 }
 

@@ -1,7 +1,8 @@
 import { toSseEvent } from '../../http/sse.ts';
 import { parseJson } from '../../lib/json.ts';
 import { upstreamMalformed } from '../../lib/net/upstream-body.ts';
-import type { StreamProgress } from '../surface.ts';
+import { isObject } from '../../providers/provider.ts';
+import type { StreamProgress, Surface } from '../surface.ts';
 import { MAX_ERROR_BYTES, protocolMismatch, toShownError, type ErrorBodyOptions } from './response.ts';
 import type { SseEvent } from './sse-reader.ts';
 
@@ -52,10 +53,10 @@ export function createStreamCheck(options: StreamEventOptions): StreamCheck {
     return redact(text) === text;
   }
 
-  function toSuccessBytes(event: SseEvent): Buffer {
+  function toSuccessBytes(event: SseEvent, value?: unknown): Buffer {
     const { bytes, data = '', isComplete } = event;
     if (isPublic && isComplete && isCleanOutsideData(event)) return bytes;
-    return Buffer.from(toSseEvent(data, isPublic ? toSafeType(event, options) : ''));
+    return Buffer.from(toSseEvent(data, isPublic ? toSafeType(event, options) : findOwnType(value, surface)));
   }
 
   function toClientBytes(event: SseEvent): Buffer {
@@ -70,7 +71,7 @@ export function createStreamCheck(options: StreamEventOptions): StreamCheck {
     const isError = isErrorType(event) || surface.hasError(value);
     if (!isError && surface.isResponse(value, isPublic)) {
       progress.add(value);
-      return toSuccessBytes(event);
+      return toSuccessBytes(event, value);
     }
     if (!isComplete && value === undefined) {
       isCut ||= !isBeginningOf(surface.endOfStream, data.trim());
@@ -80,7 +81,7 @@ export function createStreamCheck(options: StreamEventOptions): StreamCheck {
     if (data.length > MAX_ERROR_BYTES || redactedLength > MAX_REDACTED_LENGTH)
       throw upstreamMalformed('The error events of the provider exceed the size limit.');
     hasFailed = isError || surface.findError(value) !== undefined;
-    return Buffer.from(toErrorEvent(event, data, value, options));
+    return Buffer.from(toErrorEvent(event, { data, value, isFailure: hasFailed }, options));
   }
 
   return {
@@ -89,7 +90,8 @@ export function createStreamCheck(options: StreamEventOptions): StreamCheck {
       for (const event of events) {
         const isLast = event.data?.trim() === surface.endOfStream;
         parts.push(isLast ? toSuccessBytes(event) : toClientBytes(event));
-        if (isLast || hasFailed) return { bytes: Buffer.concat(parts), isDone: true };
+        const isEnded = surface.endOfStream === null && progress.isFinished();
+        if (isLast || isEnded || hasFailed) return { bytes: Buffer.concat(parts), isDone: true };
       }
       return { bytes: Buffer.concat(parts), isDone: false };
     },
@@ -100,8 +102,8 @@ export function createStreamCheck(options: StreamEventOptions): StreamCheck {
 
 const NOTHING = Buffer.alloc(0);
 
-function isBeginningOf(text: string, beginning: string): boolean {
-  return beginning !== '' && text.startsWith(beginning);
+function isBeginningOf(text: string | null, beginning: string): boolean {
+  return beginning !== '' && text?.startsWith(beginning) === true;
 }
 
 /** Servers write it in any letter case, and some clients trim it. */
@@ -109,15 +111,27 @@ function isErrorType({ type }: SseEvent): boolean {
   return type.trim().toLowerCase() === 'error';
 }
 
-function toErrorEvent(event: SseEvent, data: string, value: unknown, options: StreamEventOptions): string {
+/** @param isFailure true when the event ends the stream: its type is then that of the protocol's errors. */
+function toErrorEvent(
+  event: SseEvent,
+  { data, value, isFailure }: { data: string; value: unknown; isFailure: boolean },
+  options: StreamEventOptions,
+): string {
   const { isPublic, redact, surface } = options;
-  if (value === undefined && isPublic) return toSseEvent(redact(data), toSafeType(event, options));
-  const shown = toShownError(value, isPublic, options);
+  const text = value === undefined && isPublic ? redact(data) : undefined;
+  const shown = text ?? toShownError(value, isPublic, options);
   if (shown === undefined) throw protocolMismatch(surface);
-  return toSseEvent(JSON.stringify(shown), isPublic ? toSafeType(event, options) : '');
+  if (isFailure && surface.hasEventTypes) return surface.toErrorEvent(shown);
+  return toSseEvent(text ?? JSON.stringify(shown), isPublic ? toSafeType(event, options) : '');
 }
 
 const SAFE_TYPE = /^[\w.-]{1,64}$/;
+
+/** The type of an event that is a response of the protocol. */
+function findOwnType(value: unknown, { hasEventTypes }: Surface): string {
+  const type = hasEventTypes && isObject(value) ? value['type'] : undefined;
+  return typeof type === 'string' && SAFE_TYPE.test(type) ? type : '';
+}
 
 function toSafeType(event: SseEvent, { redact }: StreamEventOptions): string {
   const type = event.type.trim();

@@ -28,7 +28,7 @@ async function open() {
       requestId: 'r',
       redact: (text: string) => text,
       progress: openAiChat.prepareProgress({})(),
-      events: createSseWriter(asExpress(response), { ...limits, idleComment: 'keep-alive' }),
+      events: createSseWriter(asExpress(response), { ...limits, keepAlive: ': keep-alive\n\n' }),
       limits: toResponseLimits({ isUserSupplied: false }),
       reservation: {
         userId: 'user',

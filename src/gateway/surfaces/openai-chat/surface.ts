@@ -22,6 +22,8 @@ export const openAiChat: Surface = {
   droppedFields: DROPPED_FIELDS,
   checkSharedPayerValues,
   endOfStream: '[DONE]',
+  hasEventTypes: false,
+  keepAlive: ': keep-alive\n\n',
   isResponse: isChatResponse,
   hasError: hasChatError,
   findError: findProtocolError,
