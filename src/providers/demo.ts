@@ -1,4 +1,4 @@
-import { openAiCompatible } from './provider.ts';
+import { openAiCompatible, SURFACE_PATHS } from './provider.ts';
 
 /** The demo upstream of local mode, so that the product can be tried without a provider. */
 export const demo = openAiCompatible({
@@ -6,6 +6,7 @@ export const demo = openAiCompatible({
   name: 'Demo',
   baseUrl: null,
   docsUrl: null,
+  surfaces: { messages: SURFACE_PATHS.messages },
   key: { hint: 'demo-...', pattern: /^demo-[A-Za-z0-9_-]{11,}$/, prefix: 'demo-' },
   modelPatterns: [/^demo(-[-.\w]+)?$/],
   models: ['demo', 'demo-tools'],

@@ -43,8 +43,24 @@ function toWireToolCall(call: DemoChoice['toolCalls'][number]): object {
   return { id: call.id, type: 'function', function: { name: call.name, arguments: call.arguments } };
 }
 
-/** One chunk of a stream. `isWord` chunks are delayed. */
-export interface CompletionChunk {
+/** A server-sent event of a stream. Words are delayed. */
+export interface StreamFrame {
+  text: string;
+  isWord: boolean;
+}
+
+/** The events of a streamed response, in order. */
+export function* toChatFrames(
+  envelope: Envelope,
+  reply: DemoReply,
+  includeUsage: boolean,
+): Generator<StreamFrame> {
+  for (const { data, isWord } of toChunks(envelope, reply, includeUsage))
+    yield { text: `data: ${JSON.stringify(data)}\n\n`, isWord };
+  yield { text: 'data: [DONE]\n\n', isWord: false };
+}
+
+interface CompletionChunk {
   data: object;
   isWord: boolean;
 }
@@ -53,11 +69,7 @@ export interface CompletionChunk {
  * The chunks of a streamed response, in order. With `includeUsage` each chunk has `usage: null` and a last chunk
  * without choices reports the usage (OpenAI's API reference, `stream_options.include_usage`).
  */
-export function* toChunks(
-  envelope: Envelope,
-  reply: DemoReply,
-  includeUsage: boolean,
-): Generator<CompletionChunk> {
+function* toChunks(envelope: Envelope, reply: DemoReply, includeUsage: boolean): Generator<CompletionChunk> {
   const base = {
     ...envelope,
     object: 'chat.completion.chunk',

@@ -12,7 +12,7 @@ const DemoMessage = z.looseObject({
 });
 export type DemoMessage = z.output<typeof DemoMessage>;
 
-const DemoTool = z.looseObject({
+export const DemoTool = z.looseObject({
   type: z.literal('function'),
   function: z.looseObject({
     name: z.string().regex(/^[A-Za-z0-9_-]{1,64}$/),
@@ -79,13 +79,14 @@ export class DemoError extends Error {
  * @throws DemoError 400 that names the first invalid field, with OpenAI's message where it has one.
  */
 export function readDemoChatRequest(body: Buffer): DemoChatRequest {
-  const result = DemoChatRequest.safeParse(parseJson(body));
+  const result = DemoChatRequest.safeParse(parseDemoBody(body));
   if (!result.success) throw toFieldError(result.error);
   checkToolChoice(result.data);
   return result.data;
 }
 
-function parseJson(body: Buffer): unknown {
+/** @throws DemoError 400 for a body that is not JSON in UTF-8. */
+export function parseDemoBody(body: Buffer): unknown {
   try {
     return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(body));
   } catch {

@@ -5,8 +5,16 @@ import type { AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { isLoopbackHost } from '../../lib/net/addresses.ts';
 import { createReply, TOOL_MODEL } from './reply.ts';
-import { toChunks, toCompletion, createEnvelope } from './completion.ts';
+import { toChatFrames, toCompletion, createEnvelope, type StreamFrame } from './completion.ts';
+import {
+  readDemoCountRequest,
+  readDemoMessagesRequest,
+  toMessage,
+  toMessageFrames,
+  toMessagesError,
+} from './messages.ts';
 import { readDemoChatRequest, DemoError } from './protocol.ts';
+import { countPromptTokens } from './tokens.ts';
 
 export interface DemoUpstreamOptions {
   /** 0 or missing: a free port. */
@@ -28,12 +36,16 @@ export interface DemoUpstream {
 const MAX_BODY_BYTES = 32 * 1024 * 1024;
 const METHOD_BY_PATH = new Map([
   ['/v1/chat/completions', 'POST'],
+  ['/v1/messages', 'POST'],
+  ['/v1/messages/count_tokens', 'POST'],
   ['/v1/models', 'GET'],
 ]);
+/** Anthropic's protocol, with errors and headers of its own. */
+const MESSAGES_PATH = /^\/v1\/messages(\/|$)/;
 const BEARER = /^[Bb]earer +(demo-\S{11,})$/;
 
 /**
- * Starts the built-in upstream of local mode. It implements OpenAI's protocol without a model and states so in every
+ * Starts the built-in upstream of local mode. It implements protocols of OpenAI and Anthropic without a model and states so in every
  * response. It accepts keys `demo-...` with 16 or more characters.
  * @throws Error when `host` is not loopback, or the port is in use (`EADDRINUSE`).
  */
@@ -43,7 +55,8 @@ export async function startDemoUpstream(options: DemoUpstreamOptions = {}): Prom
   const stopController = new AbortController();
   const delayMs = options.delayMs ?? 15;
   const server = createServer((request, response) => {
-    void serve({ request, response, delayMs, stopSignal: stopController.signal });
+    const path = (request.url ?? '').split('?', 1)[0] ?? '';
+    void serve({ request, response, path, delayMs, stopSignal: stopController.signal });
   });
   server.listen(options.port ?? 0, host);
   await once(server, 'listening');
@@ -63,6 +76,7 @@ export async function startDemoUpstream(options: DemoUpstreamOptions = {}): Prom
 interface DemoCall {
   request: IncomingMessage;
   response: ServerResponse;
+  path: string;
   delayMs: number;
   stopSignal: AbortSignal;
 }
@@ -79,14 +93,14 @@ async function serve(call: DemoCall): Promise<void> {
       return;
     }
     const demoError = error instanceof DemoError ? error : new DemoError(500, 'The demo upstream failed.');
-    sendJson(response, demoError.status, demoError.body, demoError.headers);
+    const body = MESSAGES_PATH.test(call.path) ? toMessagesError(demoError) : demoError.body;
+    sendJson(response, demoError.status, body, demoError.headers);
   }
 }
 
 async function route(call: DemoCall): Promise<void> {
-  const { request, response } = call;
+  const { request, response, path } = call;
   checkHost(request);
-  const path = (request.url ?? '').split('?', 1)[0] ?? '';
   const method = request.method ?? '';
   const allowed = METHOD_BY_PATH.get(path);
   if (allowed === undefined) throw new DemoError(404, `Invalid URL (${method} ${path})`);
@@ -96,6 +110,7 @@ async function route(call: DemoCall): Promise<void> {
   }
   const key = readKey(request);
   if (allowed === 'GET') sendJson(response, 200, modelList());
+  else if (MESSAGES_PATH.test(path)) await createMessage(call, key);
   else await complete(call, key);
 }
 
@@ -108,7 +123,8 @@ function checkHost(request: IncomingMessage): void {
 
 /** The client's key. The error never contains it. */
 function readKey(request: IncomingMessage): string {
-  const header = request.headers.authorization;
+  const { authorization, 'x-api-key': apiKey } = request.headers;
+  const header = authorization ?? (apiKey === undefined ? undefined : `Bearer ${String(apiKey)}`);
   if (header === undefined) {
     throw new DemoError(
       401,
@@ -145,7 +161,24 @@ async function complete(call: DemoCall, key: string): Promise<void> {
     sendJson(response, 200, toCompletion(envelope, reply));
     return;
   }
-  await sendStream(call, toChunks(envelope, reply, request.stream_options?.include_usage === true));
+  await sendStream(call, toChatFrames(envelope, reply, request.stream_options?.include_usage === true));
+}
+
+/** Answers a call of Anthropic's protocol. */
+async function createMessage(call: DemoCall, key: string): Promise<void> {
+  const { request, response, path } = call;
+  response.setHeader('request-id', String(response.getHeader('x-request-id')));
+  if (request.headers['anthropic-version'] === undefined)
+    throw new DemoError(400, 'anthropic-version: header is required');
+  const body = await readBody(request);
+  if (path !== '/v1/messages') {
+    sendJson(response, 200, { input_tokens: countPromptTokens(readDemoCountRequest(body)) });
+    return;
+  }
+  const { chat, isStreaming } = readDemoMessagesRequest(body);
+  const message = toMessage(chat.model, createReply(chat, key));
+  if (isStreaming) await sendStream(call, toMessageFrames(message));
+  else sendJson(response, 200, message);
 }
 
 async function readBody(request: IncomingMessage): Promise<Buffer> {
@@ -164,10 +197,10 @@ async function readBody(request: IncomingMessage): Promise<Buffer> {
   return Buffer.concat(chunks);
 }
 
-/** Sends the chunks with back pressure. Ends when the client disconnects or the demo stops. */
+/** Sends the events with back pressure. Ends when the client disconnects or the demo stops. */
 async function sendStream(
   { response, delayMs, stopSignal }: DemoCall,
-  chunks: ReturnType<typeof toChunks>,
+  frames: Iterable<StreamFrame>,
 ): Promise<void> {
   const clientGone = new AbortController();
   response.once('close', () => {
@@ -178,12 +211,12 @@ async function sendStream(
     'content-type': 'text/event-stream; charset=utf-8',
     'cache-control': 'no-cache',
   });
-  for (const { data, isWord } of chunks) {
+  for (const { text, isWord } of frames) {
     if (isWord && delayMs > 0) await delay(delayMs, undefined, { signal });
-    if (!response.write(`data: ${JSON.stringify(data)}\n\n`)) await once(response, 'drain', { signal });
+    if (!response.write(text)) await once(response, 'drain', { signal });
     signal.throwIfAborted();
   }
-  response.end('data: [DONE]\n\n');
+  response.end();
 }
 
 function sendJson(

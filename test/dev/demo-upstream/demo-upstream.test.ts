@@ -395,3 +395,85 @@ describe('listening', () => {
     await expect(request(`${slow.url}/models`)).rejects.toMatchObject({ code: 'ECONNREFUSED' });
   });
 });
+
+describe('Anthropic’s protocol', () => {
+  const hello = { model: 'demo', max_tokens: 100, messages: [{ role: 'user', content: 'Hello' }] };
+  const VERSION = { 'anthropic-version': '2023-06-01' };
+
+  async function send(path: string, body: unknown, headers: Record<string, string>) {
+    const response = await request(`${demo.url}${path}`, {
+      method: 'POST',
+      headers,
+      body: typeof body === 'string' ? body : JSON.stringify(body),
+    });
+    const { 'request-id': requestId } = response.headers;
+    return { status: response.statusCode, requestId, text: await response.body.text() };
+  }
+
+  it.each([{ 'x-api-key': KEY }, { authorization: `Bearer ${KEY}` }])(
+    'accepts the key in %j',
+    async (authorization) => {
+      const { status, requestId, text } = await send('/messages', hello, { ...VERSION, ...authorization });
+      expect([status, requestId]).toEqual([200, expect.stringMatching(/^req_/)]);
+      expect(JSON.parse(text)).toMatchObject({
+        type: 'message',
+        content: [{ text: expect.stringContaining('Hello') }],
+      });
+    },
+  );
+
+  it('streams events that name their types, in order', async () => {
+    const { text } = await send('/messages', { ...hello, stream: true }, { ...VERSION, 'x-api-key': KEY });
+    const frames = text.split('\n\n').filter(Boolean);
+    const types = frames.map((frame) => {
+      const [, type = '', data = ''] = /^event: (\w+)\ndata: (.*)$/.exec(frame) ?? [];
+      expect((JSON.parse(data) as { type: string }).type).toBe(type);
+      return type;
+    });
+    const isRepeated = (type: string, index: number) => type === types[index - 1];
+    expect(types.filter((type, index) => !isRepeated(type, index))).toEqual([
+      ...['message_start', 'ping', 'content_block_start', 'content_block_delta', 'content_block_stop'],
+      ...['message_delta', 'message_stop'],
+    ]);
+  });
+
+  it('cuts a message at max_tokens', async () => {
+    const { text } = await send('/messages', { ...hello, max_tokens: 7 }, { ...VERSION, 'x-api-key': KEY });
+    expect(JSON.parse(text)).toMatchObject({ stop_reason: 'max_tokens', usage: { output_tokens: 7 } });
+  });
+
+  it.each<[string, unknown, Record<string, string>, number, string]>([
+    ['no version', hello, { 'x-api-key': KEY }, 400, 'invalid_request_error'],
+    ['no key', hello, VERSION, 401, 'authentication_error'],
+    ['another key', hello, { ...VERSION, 'x-api-key': 'sk-ant-0123456789' }, 401, 'authentication_error'],
+    [
+      'no max_tokens',
+      { ...hello, max_tokens: undefined },
+      { ...VERSION, 'x-api-key': KEY },
+      400,
+      'invalid_request_error',
+    ],
+    [
+      'another role',
+      { ...hello, messages: [{ role: 'king', content: 'x' }] },
+      { ...VERSION, 'x-api-key': KEY },
+      400,
+      'invalid_request_error',
+    ],
+    ['no JSON', '{', { ...VERSION, 'x-api-key': KEY }, 400, 'invalid_request_error'],
+  ])('refuses a request with %s in its shape', async (_name, body, headers, status, type) => {
+    const answer = await send('/messages', body, headers);
+    expect([answer.status, JSON.parse(answer.text)]).toMatchObject([
+      status,
+      { type: 'error', error: { type } },
+    ]);
+  });
+
+  it('has its shape of errors for unknown paths below it', async () => {
+    const { status, text } = await send('/messages/batches', {}, { ...VERSION, 'x-api-key': KEY });
+    expect([status, JSON.parse(text)]).toMatchObject([
+      404,
+      { type: 'error', error: { type: 'not_found_error' } },
+    ]);
+  });
+});
