@@ -27,7 +27,8 @@ function isMisplacedAnthropicPath(path: string): boolean {
 }
 
 const ADVICE = 'The base URL ends in /v1.';
-const ANTHROPIC_ADVICE = `${ADVICE} For Anthropic's SDKs it has no /v1, since they append /v1/messages.`;
+/** Advice for all SDKs. */
+export const BASE_URL_ADVICE = `${ADVICE} For Anthropic's SDKs it has no /v1, since they append /v1/messages.`;
 
 /**
  * Middleware that refuses the calls of clients with a wrong base URL. SDKs show nothing of an error in another shape than
@@ -36,7 +37,7 @@ const ANTHROPIC_ADVICE = `${ADVICE} For Anthropic's SDKs it has no /v1, since th
  */
 export function refuseMisplacedPaths(request: Request, _response: Response, next: NextFunction): void {
   const { path } = request;
-  if (isMisplacedAnthropicPath(path)) throw new AppError('not_found', ANTHROPIC_ADVICE);
+  if (isMisplacedAnthropicPath(path)) throw new AppError('not_found', BASE_URL_ADVICE);
   if (isMisplacedOpenAiPath(path)) throw new AppError('not_found', ADVICE);
   next();
 }

@@ -6,12 +6,14 @@ import { LOOP_HEADER } from '../lib/net/loop-guard.ts';
 import type { ListModels } from './surfaces/models/list-models.ts';
 import type { OpenRequestLimit } from '../http/limits.ts';
 import type { ErrorFormat } from '../http/errors.ts';
-import { isAnthropicPath, isMisplacedOpenAiPath } from './misplaced-paths.ts';
+import { BASE_URL_ADVICE, isAnthropicPath, isMisplacedOpenAiPath } from './misplaced-paths.ts';
 import { toRoutePreview } from './routing/decision-view.ts';
 import type { Routing } from './routing/routing.ts';
 import { RoutePreview, RoutePreviewQuery } from './schema.ts';
 import type { ServeRequest } from './serve-request.ts';
+import type { Surface } from './surface.ts';
 import { toAnthropicError } from './surfaces/anthropic-messages/errors.ts';
+import { anthropicMessages, anthropicTokenCount } from './surfaces/anthropic-messages/surface.ts';
 import { toOpenAiError } from './surfaces/openai-chat/errors.ts';
 import { openAiChat } from './surfaces/openai-chat/surface.ts';
 
@@ -39,6 +41,13 @@ export const GATEWAY_ERROR_FORMATS: readonly ErrorFormat[] = [
   },
 ];
 
+/** The calls that are served with a key of a provider. */
+const SURFACE_ROUTES: readonly [path: string, surface: Surface][] = [
+  ['/v1/chat/completions', openAiChat],
+  ['/v1/messages', anthropicMessages],
+  ['/v1/messages/count_tokens', anthropicTokenCount],
+];
+
 /** A list of all endpoints of a user has several MB. */
 const MAX_MODEL_LISTS_PER_MINUTE = 120;
 
@@ -54,12 +63,22 @@ export function gatewayRoutes({
     rejectionDetail: `Models are listed at most ${MAX_MODEL_LISTS_PER_MINUTE} times a minute. Try again later.`,
   });
   return [
+    ...SURFACE_ROUTES.map(([path, surface]) =>
+      rawRoute({
+        method: 'post',
+        path,
+        access: { scope: 'chat' },
+        openRequestLimit,
+        handle: (call, request, response) => serveRequest(surface, withPrincipal(call), request, response),
+      }),
+    ),
+    // Clients and their users open the base URL to see whether it is right.
     rawRoute({
-      method: 'post',
-      path: '/v1/chat/completions',
-      access: { scope: 'chat' },
-      openRequestLimit,
-      handle: (call, request, response) => serveRequest(openAiChat, withPrincipal(call), request, response),
+      method: 'get',
+      path: '/v1',
+      access: 'public',
+      handle: (_call, _request, response) =>
+        void response.json({ name: 'Ops Center', message: BASE_URL_ADVICE }),
     }),
     rawRoute({
       method: 'get',

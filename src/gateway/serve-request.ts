@@ -6,8 +6,9 @@ import type { HttpCall } from '../http/route.ts';
 import type { ActiveWork } from '../identity/service.ts';
 import { MAX_JSON_SIZE } from '../lib/json.ts';
 import { LOOP_HEADER, type LoopGuard } from '../lib/net/loop-guard.ts';
+import type { Provider } from '../providers/provider.ts';
 import { parseRequestBody } from './admission/request-body.ts';
-import { logDecision, toDecisionError } from './routing/decision-view.ts';
+import { logDecision, toDecisionError, toSurfaceError } from './routing/decision-view.ts';
 import type { Routing } from './routing/routing.ts';
 import type { Surface } from './surface.ts';
 import { failCall, type CallProgress, type GatewayCall } from './upstream/calls.ts';
@@ -19,6 +20,8 @@ export interface ServeRequestDeps {
   keyStatus: KeyStatusWriter;
   activeWork: ActiveWork;
   loopGuard: LoopGuard;
+  /** Throws for an unknown provider id. */
+  getProvider(id: string): Provider;
   serveFromPool: ServeFromPool;
   serveFromSystem: ServeFromSystem;
 }
@@ -85,6 +88,9 @@ async function serve(deps: ServeRequestDeps, call: GatewayCall, requireByokTier:
   call.signal.throwIfAborted();
   logDecision(call.log, call.principal.user, decision);
   deps.keyStatus.writeUndecryptable(call, decision);
+  const provider = decision.provider === null ? undefined : deps.getProvider(decision.provider);
+  if (provider !== undefined && provider.surfaces[call.surface.name] === undefined)
+    throw toSurfaceError(call.response, provider, call.surface);
   if (decision.kind === 'refused') throw toDecisionError(call.response, decision);
   try {
     if (decision.kind === 'pool') {

@@ -62,6 +62,7 @@ export function createGateway(deps: GatewayDeps): Gateway {
     keyStatus,
     activeWork,
     loopGuard,
+    getProvider,
     serveFromPool: createServeFromPool({
       routing,
       keyStatus,

@@ -11,6 +11,7 @@ const STATUS_BY_CODE = {
   field_not_allowed: 400,
   ambiguous_field: 400,
   ambiguous_model: 400,
+  surface_unsupported: 400,
   unauthenticated: 401,
   tier_required: 403,
   csrf: 403,

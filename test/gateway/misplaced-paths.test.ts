@@ -15,8 +15,7 @@ afterAll(() => app.stop());
 
 describe("a path of Anthropic's protocol under /v1 without a route", () => {
   it.each([
-    ['POST', '/v1/messages'],
-    ['POST', '/v1/messages/count_tokens'],
+    ['POST', '/v1/messages/count'],
     ['GET', '/v1/messages/batches'],
     ['POST', '/v1/messages/batches/b/cancel'],
     ['POST', '/v1/complete'],
@@ -30,6 +29,18 @@ describe("a path of Anthropic's protocol under /v1 without a route", () => {
       error: { type: 'not_found_error', message: 'This address was not found.' },
       request_id: response.headers.get('x-request-id'),
     });
+  });
+
+  it.each([
+    ['POST', '/v1/messages', 401, 'authentication_error'],
+    ['POST', '/v1/messages/count_tokens', 401, 'authentication_error'],
+    ['GET', '/v1/messages', 405, 'invalid_request_error'],
+  ])('has the errors of its routes in that shape: %s %s', async (method, path, status, type) => {
+    const response = await app.call(path, method === 'POST' ? { method, json: { model: 'm' } } : { method });
+    expect([response.status, await response.json()]).toMatchObject([
+      status,
+      { type: 'error', error: { type } },
+    ]);
   });
 
   it.each(['/v1/messagesx', '/v1/completions', '/v1/models/messages-1'])(

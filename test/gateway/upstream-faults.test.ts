@@ -1,61 +1,61 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { randomBytes } from 'node:crypto';
 import { connect } from 'node:net';
-import OpenAI from 'openai';
 import { startApp, type TestApp } from '../support/app.ts';
-import { addKey, openAiKey } from '../support/key.ts';
+import { addKey } from '../support/key.ts';
 import { createUser } from '../support/stack.ts';
+import { SURFACES, type StreamErrorCode } from '../support/surfaces.ts';
 import { answer, fault, startUpstream, type Answer, type Upstream } from '../support/upstream.ts';
 import type { ResponseWriter } from '../support/upstream/response-writer.ts';
 
-const CHAT = '/v1/chat/completions';
-const hello = { model: 'gpt-4o', messages: [{ role: 'user', content: 'Hello' }] };
-const streamed = { ...hello, stream: true };
-
-let openai: Upstream;
+let upstream: Upstream;
 let app: TestApp;
-let session: string;
-let key: string;
-let keyId: string;
 
 beforeAll(async () => {
-  openai = await startUpstream();
+  upstream = await startUpstream();
   app = await startApp({
     env: {
-      UPSTREAM_OPENAI_URL: openai.url,
+      ...Object.fromEntries(
+        SURFACES.map(({ provider }) => [`UPSTREAM_${provider.toUpperCase()}_URL`, upstream.url]),
+      ),
       UPSTREAM_CONNECT_TIMEOUT_MS: '500',
       UPSTREAM_FIRST_BYTE_TIMEOUT_MS: '700',
       UPSTREAM_IDLE_TIMEOUT_MS: '700',
     },
   });
-  session = await app.signIn(await createUser({ tier: 'starter' }));
-  key = openAiKey();
-  keyId = await addKey(app, session, { provider: 'openai', key });
 });
 afterAll(async () => {
   await app.stop();
-  await openai.stop();
+  await upstream.stop();
 });
 afterEach(() => {
-  openai.reset();
+  upstream.reset();
 });
 
-const chat = (json: object, signal?: AbortSignal) =>
-  app.call(CHAT, { method: 'POST', session, json, ...(signal ? { signal } : {}) });
-
-/** The data of each event in a stream, `[DONE]` included. */
-function events(text: string): string[] {
-  return text.split('\n\n').flatMap((frame) => (frame.startsWith('data: ') ? [frame.slice(6)] : []));
+/** The data of each event in a stream that has JSON. */
+function listData(text: string): unknown[] {
+  return [...text.matchAll(/^data: (\{.*)$/gm)].map(([, data]) => JSON.parse(data ?? '') as unknown);
 }
 
-const parseLastEvent = (text: string) =>
-  JSON.parse(events(text).at(-1) ?? '') as { error: { code: string; message: string } };
+const lastOutcome = () => app.events('answer_passed').at(-1)?.['end'];
 
-describe('an upstream', () => {
-  it.each<[string, Answer, number, string]>([
+describe.each(SURFACES)('an upstream of $name', (surface) => {
+  const streamed = { ...surface.request, stream: true };
+  let session: string;
+  let key: string;
+  let keyId: string;
+  beforeAll(async () => {
+    session = await app.signIn(await createUser({ tier: 'starter' }));
+    key = surface.createKey();
+    keyId = await addKey(app, session, { provider: surface.provider, key });
+  });
+
+  const call = (json: object = surface.request) => app.call(surface.path, { method: 'POST', session, json });
+
+  it.each<[string, Answer, number, StreamErrorCode]>([
     ['HTML with 200', answer.html(200), 502, 'upstream_malformed'],
     ['a compressed response', answer.gzipped(), 502, 'upstream_malformed'],
-    ['a redirect', answer.redirect(307, 'http://127.0.0.1:1/v1/chat/completions'), 502, 'upstream_malformed'],
+    ['a redirect', answer.redirect(307, 'http://127.0.0.1:1/v1/other'), 502, 'upstream_malformed'],
     ['an endless response', fault.endlessJson(), 502, 'upstream_malformed'],
     [
       'JSON that is cut short',
@@ -75,40 +75,24 @@ describe('an upstream', () => {
     ['contradicting framing headers', fault.doubleFraming(), 502, 'upstream_unreachable'],
     ['another protocol than HTTP', fault.raw('SSH-2.0-OpenSSH_9.2\r\n'), 502, 'upstream_unreachable'],
   ])('%s becomes an error in the protocol’s shape', async (_name, upstreamAnswer, status, code) => {
-    openai.reply(upstreamAnswer);
+    upstream.reply(upstreamAnswer);
     const logged = app.events('answer_passed').length;
-    const response = await chat(hello);
-    expect([response.status, await response.json()]).toMatchObject([
-      status,
-      { error: { code, type: 'server_error' } },
-    ]);
-    const receipt = { status: null, end: 'failed', provider: 'openai', key_id: keyId, attempts: 1 };
+    const response = await call();
+    expect([response.status, await response.json()]).toMatchObject([status, surface.toError(code)]);
+    const receipt = { status: null, end: 'failed', provider: surface.provider, key_id: keyId, attempts: 1 };
     expect(app.events('answer_passed').slice(logged)).toMatchObject([receipt]);
     expect(response.headers.get('x-ops-error-source')).toBe('ops-center');
-    expect(response.headers.get('x-ops-provider')).toBe('openai');
+    expect(response.headers.get('x-ops-provider')).toBe(surface.provider);
     // The provider may charge for what it received.
     expect(response.headers.get('x-should-retry')).toBe('false');
-    await openai.closed(0);
-  });
-
-  it('that was sent the body is not sent it again by OpenAI’s SDK after an error of ours', async () => {
-    openai.answerAll(fault.silent());
-    const client = new OpenAI({
-      apiKey: 'none',
-      baseURL: `${app.url}/v1`,
-      maxRetries: 2,
-      defaultHeaders: { authorization: null, cookie: `session=${session}` },
-    });
-    const create = client.chat.completions.create({ model: 'gpt-4o', messages: [] });
-    await expect(create).rejects.toMatchObject({ status: 504 });
-    expect(openai.requests).toHaveLength(1);
+    await upstream.closed(0);
   });
 
   it.each([500, 503, 429])(
     'with an error of its own (%i) leaves it to the client whether to try again',
     async (status) => {
-      openai.reply(answer.error(status));
-      const response = await chat(hello);
+      upstream.reply(answer.error(status));
+      const response = await call();
       expect([response.status, response.headers.get('x-should-retry')]).toEqual([status, null]);
     },
   );
@@ -124,13 +108,13 @@ describe('an upstream', () => {
   it.each(incompleteErrors)(
     'with the error %i keeps its status and headers when its body %s',
     async (status, _name, end) => {
-      openai.reply(async (writer) => {
+      upstream.reply(async (writer) => {
         const headers = { 'content-type': 'application/json', 'content-length': '500', 'retry-after': '7' };
         writer.head(status, headers);
         await writer.write('{"error":{"message":"cut');
         await end(writer);
       });
-      const response = await chat(hello);
+      const response = await call();
       const message = `The provider answered ${status} with an incomplete body.`;
       expect([response.status, await response.json()]).toMatchObject([status, { error: { message } }]);
       expect(Object.fromEntries(response.headers)).toMatchObject({
@@ -138,355 +122,111 @@ describe('an upstream', () => {
         'retry-after': '7',
       });
       expect(response.headers.get('x-should-retry')).toBeNull();
-      await openai.closed(0);
+      await upstream.closed(0);
     },
   );
 
-  it('that refuses connections is a 502', async () => {
-    const stopped = await startUpstream();
-    await stopped.stop();
-    await addKey(app, session, { provider: 'custom', key: 'some-key', endpoint: stopped.url });
-    const response = await chat({ ...hello, model: 'custom/m' });
-    expect([response.status, await response.json()]).toMatchObject([
-      502,
-      { error: { code: 'upstream_unreachable' } },
-    ]);
-    // Nothing was sent.
-    expect(response.headers.get('x-should-retry')).toBeNull();
-    await app.call('/api/v1/byok/keys/custom', { method: 'DELETE', session });
-  });
-
-  it.each([
-    ['an error object', (text: string) => ({ error: { message: text, type: 'x' } })],
-    ['an error text', (text: string) => ({ error: text })],
-    ['an error beside choices', (text: string) => ({ choices: [], error: { message: text } })],
-  ])('that reports %s with status 200 reveals no secret', async (_name, body) => {
-    openai.reply(answer.reply({ status: 200, body: body(`the key ${key} is odd`) }));
-    const response = await chat(hello);
-    expect([response.status, await response.text()]).toEqual([
+  it('that reports an error with status 200 reveals no secret', async () => {
+    upstream.reply(answer.reply({ status: 200, body: surface.toProviderError(`the key ${key} is odd`) }));
+    const response = await call();
+    expect([response.status, await response.json()]).toEqual([
       200,
-      JSON.stringify(body('the key *** is odd')),
+      surface.toProviderError('the key *** is odd'),
     ]);
   });
 
   it.each([[false], [true]])(
     'with a successful response is forwarded unchanged, since a mask would confirm a guessed key (streamed: %s)',
     async (stream) => {
-      // Not created by openAiKey(), whose keys must not appear in any response of the run.
-      const guessed = `sk-${randomBytes(24).toString('hex')}`;
+      // Not registered as a secret: those must not appear in any response of the run.
+      const guessed = `${surface.createKey().replace(/-[^-]*$/, '')}-${randomBytes(24).toString('hex')}`;
       const otherSession = await app.signIn(await createUser({ tier: 'starter' }));
-      const json = { provider: 'openai', key: guessed };
-      await app.call('/api/v1/byok/keys/add', { method: 'POST', session: otherSession, json });
-      const content = { delta: { content: guessed }, message: { content: guessed } };
-      const chunk = { choices: [{ index: 0, ...content }], error: null };
-      const events = `data: ${JSON.stringify(chunk)}\n\ndata: [DONE]\n\n`;
-      openai.reply(stream ? answer.steps([events]) : answer.reply({ status: 200, body: chunk }));
-      const response = await app.call(CHAT, {
-        method: 'POST',
-        session: otherSession,
-        json: { ...hello, stream },
-      });
-      expect((await openai.received(1)).key).toBe(guessed);
-      expect(await response.text()).toBe(stream ? events : JSON.stringify(chunk));
+      const added = { provider: surface.provider, key: guessed };
+      await app.call('/api/v1/byok/keys/add', { method: 'POST', session: otherSession, json: added });
+      const body = surface.toSuccess(guessed);
+      const events = `data: ${JSON.stringify(body)}\n\n${surface.end}`;
+      upstream.reply(stream ? answer.steps([events]) : answer.reply({ status: 200, body }));
+      const json = { ...surface.request, stream };
+      const response = await app.call(surface.path, { method: 'POST', session: otherSession, json });
+      expect((await upstream.received(1)).key).toBe(guessed);
+      expect(await response.text()).toBe(stream ? events : JSON.stringify(body));
     },
   );
 
-  it('from a private address is not shown unless it follows the protocol', async () => {
-    const inside = await startUpstream();
-    try {
-      await addKey(app, session, { provider: 'custom', key: 'some-key', endpoint: inside.url });
-      const bodies: [number, unknown][] = [
-        [200, { secret: 'inside' }],
-        [200, ['inside']],
-        [200, { error: 0, data: 'inside' }],
-        [200, { choices: ['inside'] }],
-        [200, { choices: [], data: 'inside' }],
-        [200, { message: 'inside' }],
-        [200, { detail: 'inside' }],
-        [200, { error: true, data: 'inside' }],
-        [500, { status: 'inside' }],
-        [500, { detail: { data: 'inside' } }],
-        [404, [{ message: 'inside' }]],
-        [404, { error: null, internal: 'inside' }],
-        [404, { error: { data: 'inside' } }],
-        [404, { error: { message: 'a protocol error', data: 'inside' }, more: 'inside' }],
-        [404, 'inside'],
-      ];
-      for (const [status, body] of bodies) {
-        inside.reply(answer.reply({ status, body }));
-        const response = await chat({ ...hello, model: 'custom/m' });
-        expect(response.status).toBeGreaterThanOrEqual(400);
-        expect(await response.text()).not.toContain('inside');
-      }
-      for (const frame of [
-        'data: {"secret":"inside"}',
-        ': inside',
-        'event: error\ndata: inside',
-        'data: {"error":{"data":"inside"}}',
-        'id: inside\ndata: [DONE]',
-        'id: inside',
-        'data: inside',
-      ]) {
-        for (const contentType of ['text/event-stream', 'text/plain', null]) {
-          const headers = contentType === 'text/event-stream' ? {} : { 'request-id': 'inside' };
-          inside.reply(answer.steps([`${frame}\n\n`], { contentType, headers }));
-          const response = await chat({ ...streamed, model: 'custom/m' });
-          expect([await response.text(), ...response.headers.values()].join(' ')).not.toContain('inside');
-        }
-      }
-      inside.answerAll(answer.reply({ status: 200, body: { data: [{ id: 'inside' }] } }));
-      expect(await (await app.call('/v1/models', { session })).text()).not.toContain('inside');
-      inside.reset();
-      inside.reply(answer.completion({ text: 'all well' }));
-      const well = await (await chat({ ...streamed, model: 'custom/m' })).text();
-      expect(well).toContain('well');
-      expect(events(well).at(-1)).toBe('[DONE]');
-    } finally {
-      await app.call('/api/v1/byok/keys/custom', { method: 'DELETE', session });
-      await inside.stop();
-    }
-  });
-});
-
-describe('a stream', () => {
-  it('is forwarded byte for byte with comments, unusual spacing and unknown fields', async () => {
-    const frames = [
-      ': a comment\n\n',
-      'event: x\r\nid: 7\r\ndata:  {"choices" : [{"index":0,"delta":{"content":"\\u00e9 é \u{1F600}"}}] , "big":1.0e0}\r\n\r\n',
-      'data: {"choices":[],"usage":{"x":1}}\n\n',
-      'data: [DONE]\n\n',
-    ];
-    openai.reply(answer.steps(frames));
-    const response = await chat(streamed);
-    expect(Buffer.from(await response.arrayBuffer()).equals(Buffer.from(frames.join('')))).toBe(true);
-  });
-
-  it('is forwarded completely for any chunk boundaries and ends with [DONE]', async () => {
-    openai.reply(answer.chopped(1, { text: 'Grüße \u{1F600} an alle' }));
-    const chopped = await (await chat(streamed)).text();
-    const content = events(chopped)
-      .slice(0, -1)
-      .map(
-        (data) =>
-          (JSON.parse(data) as { choices: { delta?: { content?: string } }[] }).choices[0]?.delta?.content ??
-          '',
-      )
-      .join('');
-    expect(content).toBe('Grüße \u{1F600} an alle');
-    expect(events(chopped).at(-1)).toBe('[DONE]');
-  });
-
-  it('ends at [DONE] even when the upstream keeps the connection open', async () => {
-    openai.reply(fault.openAfterDone());
-    expect(events(await (await chat(streamed)).text()).at(-1)).toBe('[DONE]');
-    await openai.closed(0);
-  });
-
-  it.each(['between-frames', 'in-frame', 'in-code-point'] as const)(
-    'that is reset %s gets an error event after complete frames, never a clean end',
-    async (cut) => {
-      openai.reply(fault.resetInStream({ afterFrames: 3, cut }));
-      const text = await (await chat(streamed)).text();
-      expect(parseLastEvent(text)).toMatchObject({ error: { code: 'upstream_unreachable' } });
-      for (const data of events(text)) expect(() => JSON.parse(data) as unknown).not.toThrow();
-      expect(text).not.toContain('[DONE]');
-    },
-  );
-
-  it('that stalls gets an error event', async () => {
-    openai.reply(fault.silentAfterHeaders());
-    const response = await chat(streamed);
-    expect(response.status).toBe(200);
-    expect(parseLastEvent(await response.text())).toMatchObject({ error: { code: 'upstream_timeout' } });
-  });
-
-  it('with an endless line gets an error event', async () => {
-    openai.reply(fault.endlessLine());
-    expect(parseLastEvent(await (await chat(streamed)).text())).toMatchObject({
-      error: { code: 'upstream_malformed' },
+  describe('a stream', () => {
+    it('is forwarded completely for any chunk boundaries', async () => {
+      upstream.reply(answer.chopped(1, { text: 'Grüße \u{1F600} an alle' }));
+      const chopped = await (await call(streamed)).text();
+      upstream.reply(answer.completion({ text: 'Grüße \u{1F600} an alle' }));
+      const whole = await (await call(streamed)).text();
+      // The ids have the number of the request.
+      expect(chopped.replaceAll(/(chatcmpl|msg)_?-?\d/g, '')).toBe(
+        whole.replaceAll(/(chatcmpl|msg)_?-?\d/g, ''),
+      );
+      expect(chopped.endsWith(surface.end)).toBe(true);
     });
-    await openai.closed(0);
-  });
 
-  it.each(['between-frames', 'in-frame', 'in-code-point'] as const)(
-    'whose connection ends cleanly %s before the finish reason gets an error event, never a clean end',
-    async (cut) => {
-      openai.reply(fault.endsEarly({ afterFrames: 2, cut }));
-      const text = await (await chat(streamed)).text();
-      expect(parseLastEvent(text)).toMatchObject({
-        error: { code: 'upstream_incomplete', type: 'server_error' },
-      });
-      for (const data of events(text)) expect(() => JSON.parse(data) as unknown).not.toThrow();
-      expect(text).not.toContain('[DONE]');
-      expect(app.events('answer_passed').at(-1)).toMatchObject({ end: 'incomplete' });
-    },
-  );
-
-  const part = (index: number, reason: string | null) =>
-    `data: {"choices":[{"index":${index},"delta":{"content":"x"},"finish_reason":${JSON.stringify(reason)}}]}\n\n`;
-  const USAGE = 'data: {"choices":[],"usage":{"total_tokens":1}}\n\n';
-  const ERROR = 'data: {"error":{"message":"the provider’s own"}}\n\n';
-
-  const ENDS: [string, string[], 'done' | 'incomplete' | 'failed'][] = [
-    ['the finish reason', [part(0, null), part(0, 'stop')], 'done'],
-    ['the finish reason and the usage', [part(0, null), part(0, 'length'), USAGE], 'done'],
-    [
-      'the finish reasons of two choices',
-      [part(0, null), part(1, null), part(1, 'stop'), part(0, 'stop')],
-      'done',
-    ],
-    ['an event without a blank line', [part(0, 'stop').trimEnd()], 'done'],
-    ['no event', [], 'incomplete'],
-    ['comments only', [': hi\n\n'], 'incomplete'],
-    ['the usage only', [USAGE], 'incomplete'],
-    ['an empty finish reason', [part(0, '')], 'incomplete'],
-    [
-      'the finish reason of one of two choices',
-      [part(0, null), part(1, null), part(0, 'stop')],
-      'incomplete',
-    ],
-    ['half an event after the finish reason', [part(0, 'stop'), USAGE.slice(0, 20)], 'incomplete'],
-    ['half a field name after the finish reason', [part(0, 'stop'), 'dat'], 'incomplete'],
-    ['half a comment after the finish reason', [part(0, 'stop'), ': keep-al'], 'done'],
-    ['half of [DONE] after the finish reason', [part(0, 'stop'), 'data: [DO'], 'done'],
-    ['an error event', [part(0, null), ERROR], 'failed'],
-    ['an error event after the finish reason', [part(0, 'stop'), ERROR], 'failed'],
-    ['an error event by its type', [part(0, null), 'event: error\ndata: {"reason":"x"}\n\n'], 'failed'],
-  ];
-  /** What arrives of the frames: half a comment and half of `[DONE]` do not. */
-  const toSent = (frames: string[]) => frames.filter((one) => !/^(: keep-al|data: \[DO)$/.test(one)).join('');
-
-  it.each(ENDS)('that ends without [DONE] after %s', async (_name, frames, end) => {
-    openai.reply(answer.steps(frames));
-    const text = await (await chat(streamed)).text();
-    expect(app.events('answer_passed').at(-1)).toMatchObject({ end });
-    if (end === 'done') expect(text).toBe(`${toSent(frames).trimEnd()}\n\ndata: [DONE]\n\n`);
-    else expect(text).not.toContain('[DONE]');
-    if (end === 'failed') expect(text).toBe(toSent(frames));
-    if (end === 'incomplete')
-      expect(parseLastEvent(text)).toMatchObject({ error: { code: 'upstream_incomplete' } });
-  });
-
-  const FAILURES: [string, (writer: ResponseWriter) => Promise<void>, string][] = [
-    ['is reset', (writer) => writer.reset(), 'upstream_unreachable'],
-    ['stalls', (writer) => writer.waitForClose(), 'upstream_timeout'],
-  ];
-  const failures = FAILURES.flatMap(([failure, fail, code]) =>
-    ENDS.map(([name, frames, end]) => [failure, name, frames, end, fail, code] as const),
-  );
-
-  // An error after the whole answer would make the client pay for it again.
-  it.each(failures)('that %s after %s', async (_failure, _name, frames, end, fail, code) => {
-    openai.reply(async (writer) => {
-      writer.head(200, { 'content-type': 'text/event-stream' });
-      for (const one of frames) await writer.write(one);
-      await fail(writer);
+    it('ends at the protocol’s last event even when the upstream keeps the connection open', async () => {
+      upstream.reply(fault.openAfterDone());
+      expect((await (await call(streamed)).text()).endsWith(surface.end)).toBe(true);
+      await upstream.closed(0);
     });
-    const text = await (await chat(streamed)).text();
-    if (end === 'done') expect(text).toBe(`${toSent(frames).trimEnd()}\n\ndata: [DONE]\n\n`);
-    else expect(text).not.toContain('[DONE]');
-    if (end === 'failed') expect(text).toBe(toSent(frames));
-    if (end === 'incomplete') expect(parseLastEvent(text)).toMatchObject({ error: { code } });
-    const shown = end === 'incomplete' ? 'failed' : end;
-    expect(app.events('answer_passed').at(-1)).toMatchObject({ end: shown });
-  });
 
-  it.each<[number | null, number, 'done' | 'incomplete']>([
-    [2, 1, 'incomplete'],
-    [2, 2, 'done'],
-    [1, 2, 'done'],
-    [null, 1, 'done'],
-    [0, 1, 'done'],
-    [0, 0, 'incomplete'],
-  ])('for n = %s that ends without [DONE] after %s finished choices is %s', async (n, count, end) => {
-    openai.reply(answer.steps(Array.from({ length: count }, (_, index) => part(index, 'stop'))));
-    const text = await (await chat({ ...streamed, n })).text();
-    expect(app.events('answer_passed').at(-1)).toMatchObject({ end });
-    expect(text.includes('[DONE]')).toBe(end === 'done');
-  });
-
-  it('ends with the first error event of the upstream', async () => {
-    openai.reply(answer.steps([part(0, null), ERROR, ERROR, part(0, 'stop'), 'data: [DONE]\n\n']));
-    expect(await (await chat(streamed)).text()).toBe(`${part(0, null)}${ERROR}`);
-    expect(app.events('answer_passed').at(-1)).toMatchObject({ end: 'failed' });
-  });
-
-  it('forwards the upstream’s error event with secrets redacted', async () => {
-    openai.reply(fault.errorEvent({ error: { message: `your key ${key} is odd`, code: 'own' } }));
-    const text = await (await chat(streamed)).text();
-    expect(text).toContain('"code":"own"');
-    expect(text).not.toContain(key);
-  });
-
-  const WHOLE = [part(0, 'stop'), 'data: [DONE]\n\n'].join('');
-  const BEGINNINGS = ['', ': hi\n\n', 'event: x\n', 'id: 7\n', 'retry: 10\n', '\uFEFF', '\uFEFF: hi\n\n'];
-  const untyped = [null, 'text/plain', 'text/plain; charset=utf-8', 'application/octet-stream'].flatMap(
-    (contentType) => BEGINNINGS.map((beginning) => [contentType, beginning] as const),
-  );
-  it.each(untyped)(
-    'is recognized by its first bytes: content type %s, beginning %j',
-    async (contentType, beginning) => {
-      const body = beginning + WHOLE;
-      // In one piece, and byte by byte.
-      for (const steps of [[body], [...Buffer.from(body)].map((byte) => Uint8Array.of(byte))]) {
-        openai.reply(answer.steps(steps, { contentType }));
-        const response = await chat(streamed);
-        expect(response.headers.get('content-type')).toBe('text/event-stream; charset=utf-8');
-        expect(Buffer.from(await response.arrayBuffer()).toString()).toBe(body);
-      }
-    },
-  );
-
-  it.each([
-    ['HTML', '<html>data: x', 502],
-    ['another text', 'database: x', 502],
-    ['a part of a field', 'dat', 502],
-    ['nothing', '', 502],
-    ['JSON', '{"choices":[],"object":"chat.completion"}', 200],
-    ['JSON after a byte order mark', '\uFEFF{"choices":[],"object":"chat.completion"}', 200],
-  ])('is not recognized in %s without a content type', async (_name, body, status) => {
-    for (const contentType of [null, 'text/plain']) {
-      openai.reply(answer.reply({ body, contentType }));
-      const response = await chat(streamed);
-      expect([response.status, response.headers.get('content-type')]).toEqual([status, 'application/json']);
-      if (status === 200) expect(Buffer.from(await response.arrayBuffer()).toString()).toBe(body);
-    }
-  });
-
-  it('is not recognized without a content type where none was asked for', async () => {
-    openai.reply(answer.reply({ body: WHOLE, contentType: null }));
-    expect((await chat(hello)).status).toBe(502);
-  });
-
-  it.each([fault.resetAfterHeaders('text/plain'), fault.silentAfterHeaders('text/plain')])(
-    'without a content type that breaks off before its first bytes is an error with a status',
-    async (upstreamAnswer) => {
-      openai.reply(upstreamAnswer);
-      expect((await chat(streamed)).status).toBeGreaterThanOrEqual(502);
-      await openai.closed(0);
-    },
-  );
-
-  it('becomes JSON when the upstream does not stream', async () => {
-    openai.reply(answer.reply({ status: 200, body: { choices: [], object: 'chat.completion' } }));
-    const response = await chat(streamed);
-    expect(response.headers.get('content-type')).toBe('application/json');
-    expect(await response.json()).toEqual({ choices: [], object: 'chat.completion' });
-  });
-
-  it('applies back pressure to the upstream while the client does not read', async () => {
-    openai.reply(answer.endlessStream({ frameBytes: 65_536 }));
-    const { hostname, port } = new URL(app.url);
-    const client = connect(Number(port), hostname);
-    const body = JSON.stringify(streamed);
-    client.write(
-      `POST ${CHAT} HTTP/1.1\r\nHost: localhost:${port}\r\nCookie: session=${session}\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+    const CUTS = ['between-frames', 'in-frame', 'in-code-point'] as const;
+    const failures = CUTS.flatMap((cut) => [
+      [
+        `is reset ${cut}`,
+        fault.resetInStream({ afterFrames: 3, cut }),
+        'upstream_unreachable',
+        'failed',
+      ] as const,
+      [`is hung up ${cut}`, fault.hangsUpInStream({ cut }), 'upstream_unreachable', 'failed'] as const,
+      [
+        `ends cleanly ${cut}`,
+        fault.endsEarly({ afterFrames: 2, cut }),
+        'upstream_incomplete',
+        'incomplete',
+      ] as const,
+    ]);
+    it.each([
+      ...failures,
+      ['stalls', fault.silentAfterHeaders(), 'upstream_timeout', 'failed'] as const,
+      ['has an endless line', fault.endlessLine(), 'upstream_malformed', 'failed'] as const,
+    ])(
+      'that %s gets an error event after complete events, never a clean end',
+      async (_name, upstreamAnswer, code, end) => {
+        upstream.reply(upstreamAnswer);
+        const response = await call(streamed);
+        const text = await response.text();
+        expect(response.status).toBe(200);
+        expect(listData(text).at(-1)).toMatchObject(surface.toError(code));
+        expect(text).not.toContain(surface.end);
+        expect(lastOutcome()).toBe(end);
+        await upstream.closed(0);
+      },
     );
-    client.pause();
-    await openai.received(1);
-    const stalledAt = await openai.stalled(0);
-    expect(stalledAt).toBeLessThan(24 * 1024 * 1024);
-    client.destroy();
-    await openai.closed(0);
+
+    it('ends with the error event of the upstream, with secrets redacted', async () => {
+      upstream.reply(fault.errorEvent({ error: { message: `your key ${key} is odd`, type: 'own' } }));
+      const text = await (await call(streamed)).text();
+      expect(listData(text).at(-1)).toMatchObject({ error: { message: 'your key *** is odd', type: 'own' } });
+      expect(lastOutcome()).toBe('failed');
+    });
+
+    it('applies back pressure to the upstream while the client does not read', async () => {
+      upstream.reply(answer.endlessStream({ frameBytes: 65_536 }));
+      const { hostname, port } = new URL(app.url);
+      const client = connect(Number(port), hostname);
+      const body = JSON.stringify(streamed);
+      client.write(
+        `POST ${surface.path} HTTP/1.1\r\nHost: localhost:${port}\r\nCookie: session=${session}\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+      );
+      client.pause();
+      await upstream.received(1);
+      const stalledAt = await upstream.stalled(0);
+      expect(stalledAt).toBeLessThan(24 * 1024 * 1024);
+      client.destroy();
+      await upstream.closed(0);
+    });
   });
 });

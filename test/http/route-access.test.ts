@@ -57,7 +57,10 @@ const TABLE: readonly Row[] = [
   ['get', '/api/v1/runs/:id/events', 'session'],
   ['delete', '/api/v1/runs/:id', 'session'],
   ['get', '/api/v1/audit', 'session'],
+  ['get', '/v1', 'public'],
   ['post', '/v1/chat/completions', CHAT],
+  ['post', '/v1/messages', CHAT],
+  ['post', '/v1/messages/count_tokens', CHAT],
   ['get', '/v1/models', CHAT],
 ];
 const PROTECTED = TABLE.filter(([, , access]) => access !== 'public');
@@ -90,8 +93,13 @@ function call([method, path]: Row, headers: Record<string, string> = {}): Promis
 }
 
 async function readRefusal(response: Response): Promise<{ status: number; code: unknown }> {
-  const body = JSON.parse((await response.text()) || '{}') as { code?: unknown; error?: { code?: unknown } };
-  return { status: response.status, code: body.error?.code ?? body.code };
+  const body = JSON.parse((await response.text()) || '{}') as {
+    code?: unknown;
+    error?: { code?: unknown; type?: unknown };
+  };
+  // Errors of Anthropic's protocol have no code.
+  const code = body.error?.type === 'authentication_error' ? 'unauthenticated' : undefined;
+  return { status: response.status, code: body.error?.code ?? body.code ?? code };
 }
 
 const REFUSALS = ['unauthenticated', 'scope_required', 'tier_required', 'csrf'];
@@ -116,14 +124,7 @@ describe('the route table', () => {
 
   it('lists all paths: others get a 404', async () => {
     const { session } = credentials;
-    for (const path of [
-      '/api/v1',
-      '/api/v1/byok',
-      '/api/v1/byok/keys/openai/x/y',
-      '/v1',
-      '/auth',
-      '/metrics',
-    ])
+    for (const path of ['/api/v1', '/api/v1/byok', '/api/v1/byok/keys/openai/x/y', '/auth', '/metrics'])
       expect((await app.call(path, { headers: session })).status).toBe(404);
   });
 });

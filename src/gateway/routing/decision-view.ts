@@ -2,7 +2,9 @@ import type { Response } from 'express';
 import type { User } from '../../http/principal.ts';
 import { AppError } from '../../lib/errors.ts';
 import type { Log } from '../../lib/log.ts';
+import type { Provider } from '../../providers/provider.ts';
 import type { RoutePreview } from '../schema.ts';
+import type { Surface } from '../surface.ts';
 import type { GatewayDecision } from './routing.ts';
 
 /** The members of a decision that the log and the preview show alike. */
@@ -73,6 +75,17 @@ export function explainDecision(decision: GatewayDecision): string {
   if (decision.code === 'ambiguous_model')
     return 'Several of your keys serve the default model: a chat request must name one of them.';
   return 'No key would serve a chat request now: add a key.';
+}
+
+/** The error for a model whose provider does not speak the protocol of the request. Sets `x-should-retry: false`. */
+export function toSurfaceError(response: Response, provider: Provider, { protocolName }: Surface): AppError {
+  response.setHeader('x-should-retry', 'false');
+  const surfaces = Object.keys(provider.surfaces);
+  return new AppError(
+    'surface_unsupported',
+    `${provider.name} does not speak the ${protocolName} protocol. Use one of its own (${surfaces.join(', ')}), or a model of another provider.`,
+    { extra: { surfaces } },
+  );
 }
 
 type RefusedDecision = Extract<GatewayDecision, { kind: 'refused' }>;

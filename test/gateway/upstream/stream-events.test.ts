@@ -1,17 +1,20 @@
 import { Readable } from 'node:stream';
 import { describe, expect, it } from '@jest/globals';
+import type { Surface } from '../../../src/gateway/surface.ts';
+import { anthropicMessages } from '../../../src/gateway/surfaces/anthropic-messages/surface.ts';
 import { openAiChat } from '../../../src/gateway/surfaces/openai-chat/surface.ts';
 import { readSseEvents } from '../../../src/gateway/upstream/sse-reader.ts';
 import { createStreamCheck } from '../../../src/gateway/upstream/stream-events.ts';
 import { createRedactor } from '../../../src/lib/redact.ts';
 
 const SECRET = 'sk-or-v1/the+secret=of-the-system';
-const options = { surface: openAiChat, redact: createRedactor([SECRET]), isPublic: true };
+const redact = createRedactor([SECRET]);
 const NO_LIMITS = { eventBytes: Infinity, streamBytes: Infinity };
 
 /** What the client receives of a stream. */
-async function check(text: string, isPublic = true): Promise<string> {
-  const stream = createStreamCheck({ ...options, isPublic, progress: openAiChat.prepareProgress({})() });
+async function check(text: string, isPublic = true, surface: Surface = openAiChat): Promise<string> {
+  const progress = surface.prepareProgress({})();
+  const stream = createStreamCheck({ surface, redact, isPublic, progress });
   let sent = '';
   for await (const events of readSseEvents(Readable.from([Buffer.from(text)]), NO_LIMITS)) {
     const { bytes, isDone } = stream.check(events);
@@ -172,5 +175,32 @@ describe('an event from a private address', () => {
     '{"choices":["inside"]}',
   ])('ends the stream when it is no event of the protocol: %s', async (data) => {
     await expect(check(`data: ${data}\n\n`, false)).rejects.toMatchObject({ code: 'upstream_malformed' });
+  });
+});
+
+describe('an event of a protocol whose events name their types', () => {
+  const checkPrivate = (text: string) => check(text, false, anthropicMessages);
+  const delta = `{"type":"content_block_delta","index":0,"delta":{"text":"${SECRET}"}}`;
+
+  it('has its type and its data alone, from a private address', async () => {
+    const sent = `: inside\nid: inside\nevent: inside\ndata: ${delta}\n\n: inside\n\n`;
+    expect(await checkPrivate(sent)).toBe(`event: content_block_delta\ndata: ${delta}\n\n`);
+    expect(await checkPrivate('data: {"type":"message_stop"}\n\ndata: inside\n\n')).toBe(
+      'event: message_stop\ndata: {"type":"message_stop"}\n\n',
+    );
+  });
+
+  it('is an error of the protocol without a secret, in any shape and from any address', async () => {
+    const received =
+      'event: error\ndata: {"type":"error","error":{"type":"api_error","message":"bad ***"}}\n\n';
+    const sent = `data: {"error":{"message":"bad ${unicode}","data":"inside"},"more":"inside"}\n\n`;
+    expect(await checkPrivate(sent)).toBe(received);
+    expect(await check(`event: error\ndata: bad ${SECRET}\n\n`, true, anthropicMessages)).toBe(received);
+  });
+
+  it('ends the stream when it has another type, from a private address', async () => {
+    const sent = 'event: x\ndata: {"type":"inside"}\n\n';
+    await expect(checkPrivate(sent)).rejects.toMatchObject({ code: 'upstream_malformed' });
+    expect(await check(sent, true, anthropicMessages)).toBe(sent);
   });
 });

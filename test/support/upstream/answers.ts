@@ -1,6 +1,6 @@
 import { gzipSync } from 'node:zlib';
 import type { Answer, HeaderLines } from './response-writer.ts';
-import { completionBody, completionFrames, DONE, wantsStream, type CompletionOptions } from './frames.ts';
+import { protocolOf, wantsStream, wholeFrames, type CompletionOptions } from './frames.ts';
 import { ALLOWED_HEADERS, HOSTILE_HEADERS } from './hostile-headers.ts';
 
 export const EVENT_STREAM = 'text/event-stream; charset=utf-8';
@@ -34,13 +34,13 @@ function reply(options: ReplyOptions = {}): Answer {
   };
 }
 
-/** A chat completion, streamed when the request has `stream: true`. This is the default answer. */
+/** A chat completion or a message, by the path of the request, streamed when the request has `stream: true`. This is the default answer. */
 function completion(options: CompletionOptions & { headers?: HeaderLines } = {}): Answer {
   return (writer) => {
     const { headers = {} } = options;
     const next = wantsStream(writer.request)
-      ? steps([...completionFrames(writer.request, options), DONE], { headers })
-      : reply({ headers, body: completionBody(writer.request, options) });
+      ? steps(wholeFrames(writer.request, options), { headers })
+      : reply({ headers, body: protocolOf(writer.request).body(writer.request, options) });
     return next(writer);
   };
 }
@@ -61,7 +61,7 @@ function steps(list: readonly Step[], options: HeadOptions = {}): Answer {
 /** A streamed completion sent in writes of `bytes` bytes, which split frames and code points. */
 function chopped(bytes: number, options: CompletionOptions = {}): Answer {
   return (writer) => {
-    const whole = Buffer.from([...completionFrames(writer.request, options), DONE].join(''));
+    const whole = Buffer.from(wholeFrames(writer.request, options).join(''));
     const count = Math.ceil(whole.length / bytes);
     const chunks = Array.from({ length: count }, (_, index) =>
       whole.subarray(index * bytes, (index + 1) * bytes),
@@ -73,14 +73,13 @@ function chopped(bytes: number, options: CompletionOptions = {}): Answer {
 
 /** A streamed completion with a comment (keep-alive) before every frame. */
 function commented(comment = ': keep-alive\n\n', options: CompletionOptions = {}): Answer {
-  return (writer) =>
-    steps([...completionFrames(writer.request, options), DONE].flatMap((one) => [comment, one]))(writer);
+  return (writer) => steps(wholeFrames(writer.request, options).flatMap((one) => [comment, one]))(writer);
 }
 
 /** A streamed completion that waits for `event` after `afterFrames` frames. */
 function held(afterFrames: number, event: Promise<unknown>, options: CompletionOptions = {}): Answer {
   return (writer) => {
-    const frames = [...completionFrames(writer.request, options), DONE];
+    const frames = wholeFrames(writer.request, options);
     return steps([...frames.slice(0, afterFrames), { until: event }, ...frames.slice(afterFrames)])(writer);
   };
 }
@@ -88,7 +87,7 @@ function held(afterFrames: number, event: Promise<unknown>, options: CompletionO
 /** An endless stream of frames of `frameBytes` bytes, as fast as the client reads. */
 function endlessStream({ frameBytes = 1024, everyMs = 0 } = {}): Answer {
   return async (writer) => {
-    const one = completionFrames(writer.request, { text: 'x'.repeat(frameBytes) })[1] ?? '';
+    const one = protocolOf(writer.request).repeatable(writer.request, 'x'.repeat(frameBytes));
     writer.head(200, { 'content-type': EVENT_STREAM });
     for (;;) {
       await writer.write(one);
@@ -106,7 +105,7 @@ interface ErrorOptions {
   headers?: HeaderLines;
 }
 
-/** An error in OpenAI's format, with OpenAI's message where it has one. */
+/** An error in the format of the protocol, with OpenAI's message where it has one. */
 function error(status: number, options: ErrorOptions = {}): Answer {
   const known = KNOWN_ERRORS[status] ?? {
     message: `Upstream error ${status}.`,
@@ -114,7 +113,10 @@ function error(status: number, options: ErrorOptions = {}): Answer {
     code: null,
   };
   const { headers = {}, ...members } = options;
-  return reply({ status, headers, body: { error: { ...known, param: null, ...members } } });
+  return (writer) => {
+    const body = protocolOf(writer.request).errorBody({ ...known, param: null, ...members });
+    return reply({ status, headers, body })(writer);
+  };
 }
 
 const KNOWN_ERRORS: Readonly<Record<number, { message: string; type: string; code: string | null }>> = {
@@ -172,8 +174,8 @@ function gzipped(options: CompletionOptions = {}): Answer {
   return (writer) => {
     const isStream = wantsStream(writer.request);
     const plain = isStream
-      ? [...completionFrames(writer.request, options), DONE].join('')
-      : JSON.stringify(completionBody(writer.request, options));
+      ? wholeFrames(writer.request, options).join('')
+      : JSON.stringify(protocolOf(writer.request).body(writer.request, options));
     const type = isStream ? EVENT_STREAM : 'application/json';
     return reply({
       headers: { 'content-type': type, 'content-encoding': 'gzip' },

@@ -1,6 +1,6 @@
 import { answer, EVENT_STREAM } from './answers.ts';
 import type { Answer, ResponseWriter } from './response-writer.ts';
-import { completionFrames, DONE, frame, type CompletionOptions } from './frames.ts';
+import { frame, protocolOf, wholeFrames, type CompletionOptions } from './frames.ts';
 
 /** Endless responses end with a reset at this size, even when a test does not stop reading. */
 const MAX_ENDLESS_BYTES = 512 * 1024 * 1024;
@@ -147,7 +147,7 @@ function hangsUpInStream(options: CutOptions = {}): Answer {
 async function sendUntilCut(writer: ResponseWriter, options: CutOptions): Promise<void> {
   const { afterFrames = 2, cut = 'between-frames' } = options;
   const text = options.text ?? 'Ein schöner Gruß 🙂 aus Köln';
-  const frames = completionFrames(writer.request, { ...options, text });
+  const frames = protocolOf(writer.request).frames(writer.request, { ...options, text });
   writer.head(200, { 'content-type': EVENT_STREAM });
   for (const one of frames.slice(0, afterFrames)) await writer.write(one);
   if (cut === 'between-frames') return;
@@ -162,7 +162,7 @@ async function sendUntilCut(writer: ResponseWriter, options: CutOptions): Promis
 function openAfterDone(options: CompletionOptions = {}): Answer {
   return async (writer) => {
     writer.head(200, { 'content-type': EVENT_STREAM });
-    for (const one of [...completionFrames(writer.request, options), DONE]) await writer.write(one);
+    for (const one of wholeFrames(writer.request, options)) await writer.write(one);
     await writer.waitForClose();
   };
 }
@@ -177,7 +177,7 @@ function errorEvent(options: CutOptions & { error?: object } = {}): Answer {
   };
   return async (writer) => {
     await sendUntilCut(writer, { ...options, cut: 'between-frames' });
-    await writer.write(frame({ error }));
+    await writer.write(protocolOf(writer.request).errorFrame(error));
     await writer.end();
   };
 }

@@ -1,4 +1,6 @@
+import { messages } from './message-frames.ts';
 import type { RecordedRequest } from './recorded-request.ts';
+import { fieldOf, textOf } from './request-fields.ts';
 
 export interface CompletionOptions {
   /** Text of the response; `Hello from the upstream.` by default. */
@@ -19,7 +21,48 @@ export function frame(data: unknown): string {
   return `data: ${JSON.stringify(data)}\n\n`;
 }
 
-export function completionBody(request: RecordedRequest, options: CompletionOptions = {}): object {
+/** Error members, with the types of OpenAI. */
+export interface ErrorMembers extends Record<string, unknown> {
+  message: string;
+  type: string;
+}
+
+/** What a server of one protocol sends. */
+export interface ProtocolFrames {
+  /** The last event of a stream. */
+  end: string;
+  /** A response that is not streamed. */
+  body(request: RecordedRequest, options: CompletionOptions): Record<string, unknown>;
+  /** All events of a stream but the last one. */
+  frames(request: RecordedRequest, options: CompletionOptions): string[];
+  /** An event that a stream can have any number of times. */
+  repeatable(request: RecordedRequest, text: string): string;
+  errorBody(error: ErrorMembers): object;
+  errorFrame(error: object): string;
+}
+
+/** OpenAI's chat completions. */
+const chat: ProtocolFrames = {
+  end: DONE,
+  body: completionBody,
+  frames: completionFrames,
+  repeatable: (request, text) => completionFrames(request, { text })[1] ?? '',
+  errorBody: (error) => ({ error }),
+  errorFrame: (error) => frame({ error }),
+};
+
+/** The protocol in which a request is sent, by its path. */
+export function protocolOf({ path }: RecordedRequest): ProtocolFrames {
+  return /\/messages(\/|\?|$)/.test(path) ? messages : chat;
+}
+
+/** All events of a stream. */
+export function wholeFrames(request: RecordedRequest, options: CompletionOptions = {}): string[] {
+  const protocol = protocolOf(request);
+  return [...protocol.frames(request, options), protocol.end];
+}
+
+function completionBody(request: RecordedRequest, options: CompletionOptions = {}): Record<string, unknown> {
   const calls = options.toolCalls?.map((call, index) => toolCall(call, index));
   return {
     id: `chatcmpl-${request.index}`,
@@ -82,10 +125,6 @@ function toolDeltas(call: { name: string; arguments: string }, index: number): o
   }));
 }
 
-function textOf(options: CompletionOptions): string {
-  return options.text ?? 'Hello from the upstream.';
-}
-
 function reasonOf(options: CompletionOptions): string {
   return options.finishReason ?? (options.toolCalls ? 'tool_calls' : 'stop');
 }
@@ -97,12 +136,4 @@ function modelOf(request: RecordedRequest, options: CompletionOptions): string {
 
 function streamOptions(request: RecordedRequest): Record<string, unknown> | undefined {
   return fieldOf(request, 'stream_options') as Record<string, unknown> | undefined;
-}
-
-function fieldOf(request: RecordedRequest, name: string): unknown {
-  try {
-    return request.json()[name];
-  } catch {
-    return undefined;
-  }
 }

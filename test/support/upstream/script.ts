@@ -44,6 +44,8 @@ function builtInAnswer(request: RecordedRequest, keys: readonly string[] | undef
   if (keys !== undefined && !keys.includes(request.key ?? '')) return answer.error(401);
   const path = request.path.split('?', 1)[0] ?? '';
   if (request.method === 'GET' && path.endsWith('/models')) return answer.models();
-  if (request.method === 'POST' && path.endsWith('/chat/completions')) return answer.completion();
+  if (request.method === 'POST' && path.endsWith('/messages/count_tokens'))
+    return answer.reply({ body: { input_tokens: 11 } });
+  if (request.method === 'POST' && /\/(chat\/completions|messages)$/.test(path)) return answer.completion();
   return answer.error(404, { message: `Invalid URL (${request.method} ${path})`, code: null });
 }
