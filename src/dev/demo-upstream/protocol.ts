@@ -79,9 +79,18 @@ export class DemoError extends Error {
  * @throws DemoError 400 that names the first invalid field, with OpenAI's message where it has one.
  */
 export function readDemoChatRequest(body: Buffer): DemoChatRequest {
-  const result = DemoChatRequest.safeParse(parseDemoBody(body));
+  const request = readDemoRequest(DemoChatRequest, body);
+  checkToolChoice(request);
+  return request;
+}
+
+/**
+ * Parses a request.
+ * @throws DemoError 400 that names the first invalid field, with OpenAI's message where it has one.
+ */
+export function readDemoRequest<Output>(schema: z.ZodType<Output>, body: Buffer): Output {
+  const result = schema.safeParse(parseDemoBody(body));
   if (!result.success) throw toFieldError(result.error);
-  checkToolChoice(result.data);
   return result.data;
 }
 

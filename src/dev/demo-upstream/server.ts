@@ -15,6 +15,7 @@ import {
 } from './messages.ts';
 import { readDemoChatRequest, DemoError } from './protocol.ts';
 import { countPromptTokens } from './tokens.ts';
+import { createDemoResponses, type DemoResponses, type DemoResult } from './responses.ts';
 
 export interface DemoUpstreamOptions {
   /** 0 or missing: a free port. */
@@ -38,6 +39,7 @@ const METHOD_BY_PATH = new Map([
   ['/v1/chat/completions', 'POST'],
   ['/v1/messages', 'POST'],
   ['/v1/messages/count_tokens', 'POST'],
+  ['/v1/responses', 'POST'],
   ['/v1/models', 'GET'],
 ]);
 /** Anthropic's protocol, with errors and headers of its own. */
@@ -54,9 +56,10 @@ export async function startDemoUpstream(options: DemoUpstreamOptions = {}): Prom
   if (!isLoopbackHost(host)) throw new Error(`The demo upstream listens on loopback only, not on ${host}.`);
   const stopController = new AbortController();
   const delayMs = options.delayMs ?? 15;
+  const responses = createDemoResponses();
   const server = createServer((request, response) => {
     const path = (request.url ?? '').split('?', 1)[0] ?? '';
-    void serve({ request, response, path, delayMs, stopSignal: stopController.signal });
+    void serve({ request, response, path, responses, delayMs, stopSignal: stopController.signal });
   });
   server.listen(options.port ?? 0, host);
   await once(server, 'listening');
@@ -77,6 +80,7 @@ interface DemoCall {
   request: IncomingMessage;
   response: ServerResponse;
   path: string;
+  responses: DemoResponses;
   delayMs: number;
   stopSignal: AbortSignal;
 }
@@ -103,6 +107,14 @@ async function route(call: DemoCall): Promise<void> {
   checkHost(request);
   const method = request.method ?? '';
   const allowed = METHOD_BY_PATH.get(path);
+  if (path.startsWith('/v1/responses/')) {
+    const url = new URL(request.url ?? '', 'http://localhost');
+    const result = call.responses.serveStored(method, url, readKey(request));
+    if (result !== undefined) {
+      await sendResult(call, result);
+      return;
+    }
+  }
   if (allowed === undefined) throw new DemoError(404, `Invalid URL (${method} ${path})`);
   if (method !== allowed) {
     const message = `Not allowed to ${method} on ${path}. (HINT: Perhaps you meant to use a different HTTP method?)`;
@@ -111,6 +123,8 @@ async function route(call: DemoCall): Promise<void> {
   const key = readKey(request);
   if (allowed === 'GET') sendJson(response, 200, modelList());
   else if (MESSAGES_PATH.test(path)) await createMessage(call, key);
+  else if (path === '/v1/responses')
+    await sendResult(call, call.responses.create(await readBody(request), key));
   else await complete(call, key);
 }
 
@@ -195,6 +209,11 @@ async function readBody(request: IncomingMessage): Promise<Buffer> {
     chunks.push(chunk);
   }
   return Buffer.concat(chunks);
+}
+
+async function sendResult(call: DemoCall, result: DemoResult): Promise<void> {
+  if ('frames' in result) await sendStream(call, result.frames);
+  else sendJson(call.response, 200, result.body);
 }
 
 /** Sends the events with back pressure. Ends when the client disconnects or the demo stops. */
