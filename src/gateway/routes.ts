@@ -14,7 +14,7 @@ import type { ServeRequest } from './serve-request.ts';
 import type { Surface } from './surface.ts';
 import { toAnthropicError } from './surfaces/anthropic-messages/errors.ts';
 import { anthropicMessages, anthropicTokenCount } from './surfaces/anthropic-messages/surface.ts';
-import { toOpenAiError } from './surfaces/openai-chat/errors.ts';
+import { toOpenAiError } from './openai-errors.ts';
 import { openAiChat } from './surfaces/openai-chat/surface.ts';
 
 export { refuseMisplacedPaths } from './misplaced-paths.ts';

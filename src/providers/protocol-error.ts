@@ -82,6 +82,32 @@ export function hasErrorReason({ finish_reason: reason }: Record<string, unknown
   return typeof reason === 'string' && reason.trim().toLowerCase() === 'error';
 }
 
+/** True for an object that names itself an error (vLLM, Anthropic), or has a member that reports one. */
+export function isErrorObject(value: Record<string, unknown>): boolean {
+  return value['object'] === 'error' || value['type'] === 'error' || hasErrorMember(value);
+}
+
+/** True for a member with content such as `error`, `errors` or `error_message`. */
+export function hasErrorMember(value: Record<string, unknown>): boolean {
+  return hasMember(value, (name) => name.startsWith('error'));
+}
+
+/** Names of an error's text in an object that has no other sign of an error. */
+const ERROR_TEXTS: ReadonlySet<string> = new Set(['message', 'detail', 'msg']);
+
+/** True for a member with the text of an error. It is a sign of one only beside an empty result. */
+export function hasErrorText(value: Record<string, unknown>): boolean {
+  return hasMember(value, (name) => ERROR_TEXTS.has(name));
+}
+
+/** True when a member with content has such a name in lower case. */
+function hasMember(value: Record<string, unknown>, isMatch: (name: string) => boolean): boolean {
+  return Object.entries(value).some(
+    ([name, member]) =>
+      isMatch(name.toLowerCase()) && (Array.isArray(member) ? member.length > 0 : Boolean(member)),
+  );
+}
+
 /**
  * Why an upstream refused a request with 401. `key`: the key itself, by the code of the error. `probably_key`: the key, by
  * the words of the error. `request`: an organization, a project, a model or a permission, which other requests with the

@@ -1,4 +1,9 @@
-import { hasErrorReason } from '../../../providers/protocol-error.ts';
+import {
+  hasErrorMember,
+  hasErrorReason,
+  hasErrorText,
+  isErrorObject,
+} from '../../../providers/protocol-error.ts';
 import { isObject } from '../../../providers/provider.ts';
 import type { StreamProgress } from '../../surface.ts';
 
@@ -35,27 +40,11 @@ function isChunkWithoutChoices({ object, id, usage }: Record<string, unknown>): 
 export function hasChatError(value: unknown): boolean {
   if (Array.isArray(value)) return value.some(hasChatError);
   if (!isObject(value)) return false;
-  const { object, type, choices } = value;
-  if (object === 'error' || type === 'error' || hasErrorMember(value)) return true;
+  if (isErrorObject(value)) return true;
+  const { choices } = value;
   if (!Array.isArray(choices)) return false;
-  if (choices.length === 0) return hasMember(value, (name) => ERROR_TEXTS.has(name));
+  if (choices.length === 0) return hasErrorText(value);
   return choices.some((choice) => isObject(choice) && (hasErrorMember(choice) || hasErrorReason(choice)));
-}
-
-/** Names of an error's text in an object that has no other sign of an error. */
-const ERROR_TEXTS: ReadonlySet<string> = new Set(['message', 'detail', 'msg']);
-
-/** True for a member such as `error`, `errors` or `error_message`. */
-function hasErrorMember(value: Record<string, unknown>): boolean {
-  return hasMember(value, (name) => name.startsWith('error'));
-}
-
-/** True when a member with content has such a name in lower case. */
-function hasMember(value: Record<string, unknown>, isMatch: (name: string) => boolean): boolean {
-  return Object.entries(value).some(
-    ([name, member]) =>
-      isMatch(name.toLowerCase()) && (Array.isArray(member) ? member.length > 0 : Boolean(member)),
-  );
 }
 
 /** OpenAI accepts `n` up to 128. More choices are not counted, so that an upstream cannot make the sets grow. */

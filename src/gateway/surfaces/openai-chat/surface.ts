@@ -1,6 +1,6 @@
 import { findProtocolError, findRefusalCause } from '../../../providers/protocol-error.ts';
 import type { Surface } from '../../surface.ts';
-import { toOpenAiError, toOpenAiErrorEvent, toUpstreamError } from './errors.ts';
+import { toOpenAiError, toOpenAiErrorEvent, toUpstreamError } from '../../openai-errors.ts';
 import { hasChatError, isChatResponse, prepareChatProgress } from './response-shape.ts';
 import { checkSharedPayerValues, DROPPED_FIELDS, SHARED_PAYER_FIELDS } from './shared-payer.ts';
 

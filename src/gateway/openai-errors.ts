@@ -1,7 +1,7 @@
-import { toSseEvent } from '../../../http/sse.ts';
-import type { AppError } from '../../../lib/errors.ts';
-import { findProtocolError, shortenMessage } from '../../../providers/protocol-error.ts';
-import { isObject } from '../../../providers/provider.ts';
+import { toSseEvent } from '../http/sse.ts';
+import type { AppError } from '../lib/errors.ts';
+import { findProtocolError, shortenMessage } from '../providers/protocol-error.ts';
+import { isObject } from '../providers/provider.ts';
 
 /** An error in the shape that OpenAI's SDKs parse. */
 export interface OpenAiError {
