@@ -98,7 +98,7 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
       draining = true;
       await runs.drain();
       await waitForActiveWork(identity, config.timeouts.shutdownGraceMs);
-      await gateway.flushKeyStatus();
+      await gateway.flush();
     },
     async close() {
       await Promise.all([keys.stop(), identity.stop(), runs.stop()]);
@@ -135,6 +135,7 @@ function createFeatures(config: Config, clients: Clients, log: Log): Features {
     onUserDeleted: async (userId) => {
       const requestId = `deletion-${randomId()}`;
       await runs.removeUser(userId);
+      await gateway.removeUser(userId);
       await servers.removeUser(userId, requestId, 'system:keycloak');
       await keys.removeOwner(userOwner(userId), requestId, 'system:keycloak');
     },
@@ -184,6 +185,7 @@ function createGatewayFrom(
 ): Gateway {
   const { apiKey, ...system } = config.systemDefault;
   return createGateway({
+    database: clients.database,
     keys,
     userCache: identity.userCache,
     activeWork: identity.activeWork,

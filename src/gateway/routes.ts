@@ -1,6 +1,5 @@
-import type { Principal } from '../http/principal.ts';
 import { endWithCountedJson } from '../http/json-body.ts';
-import { jsonRoute, rawRoute, type HttpCall, type Route } from '../http/route.ts';
+import { jsonRoute, rawRoute, type Route } from '../http/route.ts';
 import { createRateLimit } from '../lib/rate-limit.ts';
 import { LOOP_HEADER } from '../lib/net/loop-guard.ts';
 import type { ListModels } from './surfaces/models/list-models.ts';
@@ -12,15 +11,19 @@ import type { Routing } from './routing/routing.ts';
 import { RoutePreview, RoutePreviewQuery } from './schema.ts';
 import type { ServeRequest } from './serve-request.ts';
 import type { Surface } from './surface.ts';
+import { responsesRoutes } from './responses-routes.ts';
+import type { ServeStoredResponse } from './stored-responses/serve-stored-response.ts';
 import { toAnthropicError } from './surfaces/anthropic-messages/errors.ts';
 import { anthropicMessages, anthropicTokenCount } from './surfaces/anthropic-messages/surface.ts';
 import { toOpenAiError } from './openai-errors.ts';
 import { openAiChat } from './surfaces/openai-chat/surface.ts';
+import { withPrincipal } from './with-principal.ts';
 
 export { refuseMisplacedPaths } from './misplaced-paths.ts';
 
 export interface GatewayRouteDeps {
   serveRequest: ServeRequest;
+  serveStoredResponse: ServeStoredResponse;
   listModels: ListModels;
   routing: Routing;
   /** Bounds the open requests to `/v1` of each user. */
@@ -54,6 +57,7 @@ const MAX_MODEL_LISTS_PER_MINUTE = 120;
 /** `/v1` in the shape of the provider protocols, and the preview of routing decisions. */
 export function gatewayRoutes({
   serveRequest,
+  serveStoredResponse,
   listModels,
   routing,
   openRequestLimit,
@@ -80,6 +84,7 @@ export function gatewayRoutes({
       handle: (_call, _request, response) =>
         void response.json({ name: 'Ops Center', message: BASE_URL_ADVICE }),
     }),
+    ...responsesRoutes({ serveRequest, serveStoredResponse, openRequestLimit }),
     rawRoute({
       method: 'get',
       path: '/v1/models',
@@ -104,9 +109,4 @@ export function gatewayRoutes({
       },
     }),
   ];
-}
-
-function withPrincipal(call: HttpCall): HttpCall & { principal: Principal } {
-  if (call.principal === null) throw new Error('this route needs a principal');
-  return { ...call, principal: call.principal };
 }

@@ -1,5 +1,4 @@
 import type { Request, Response } from 'express';
-import { BYOK_TIER, type Tier } from '../config/tiers.ts';
 import type { Principal } from '../http/principal.ts';
 import { readJsonBody } from '../http/json-body.ts';
 import type { HttpCall } from '../http/route.ts';
@@ -8,12 +7,15 @@ import { MAX_JSON_SIZE } from '../lib/json.ts';
 import { LOOP_HEADER, type LoopGuard } from '../lib/net/loop-guard.ts';
 import type { Provider } from '../providers/provider.ts';
 import { parseRequestBody } from './admission/request-body.ts';
+import { runCall } from './request-lifetime.ts';
 import { logDecision, toDecisionError, toSurfaceError } from './routing/decision-view.ts';
-import type { Routing } from './routing/routing.ts';
+import type { GatewayDecision, Routing } from './routing/routing.ts';
 import type { Surface } from './surface.ts';
 import { failCall, type CallProgress, type GatewayCall } from './upstream/calls.ts';
 import type { KeyStatusWriter, ServeFromPool } from './upstream/serve-from-pool.ts';
 import type { ServeFromSystem } from './upstream/serve-from-system.ts';
+
+type PoolDecision = Extract<GatewayDecision, { kind: 'pool' }>;
 
 export interface ServeRequestDeps {
   routing: Routing;
@@ -22,6 +24,8 @@ export interface ServeRequestDeps {
   loopGuard: LoopGuard;
   /** Throws for an unknown provider id. */
   getProvider(id: string): Provider;
+  /** Limits a decision to the key that made the response which the request continues. */
+  pinDecision(call: GatewayCall, decision: PoolDecision): Promise<PoolDecision>;
   serveFromPool: ServeFromPool;
   serveFromSystem: ServeFromSystem;
 }
@@ -38,43 +42,28 @@ export type ServeRequest = (
 
 export function createServeRequest(deps: ServeRequestDeps): ServeRequest {
   return async (surface, call, request, response) => {
-    const { bodyReservation } = call;
-    const lifetime = createRequestLifetime(response, call.principal, deps.activeWork);
-    const { signal } = lifetime;
+    const { bodyReservation, requestId, log } = call;
     const progress: CallProgress = { isBodySent: false };
-    try {
-      deps.loopGuard.rejectLoop(request.get(LOOP_HEADER));
-      const received = { ...BODY_LIMITS, reservation: bodyReservation, signal };
-      // Not in a variable, which would retain the received bytes until the response is complete.
-      const body = parseRequestBody(await readJsonBody(request, received), surface);
-      const principal = await call.reauthorize();
-      const { requestId, log } = call;
-      await serve(
-        deps,
-        {
-          surface,
-          principal,
-          requestId,
-          log,
-          request,
-          response,
-          body,
-          bodyReservation,
-          signal,
-          progress,
-        },
-        lifetime.requireByokTier,
-      );
-    } catch (error) {
-      // The upstream may charge for what it received, and SDKs would send the request again by themselves.
-      if (progress.isBodySent && !response.headersSent) response.setHeader('x-should-retry', 'false');
-      if (!signal.aborted) throw error;
-      if (signal.reason === CLIENT_GONE)
-        call.log.info({ event: 'client_gone' }, 'the client disconnected before the response was complete');
-      else throw signal.reason;
-    } finally {
-      lifetime.close();
-    }
+    const { activeWork } = deps;
+    await runCall({ response, principal: call.principal, log, activeWork }, async (lifetime) => {
+      const { signal } = lifetime;
+      try {
+        deps.loopGuard.rejectLoop(request.get(LOOP_HEADER));
+        const received = { ...BODY_LIMITS, reservation: bodyReservation, signal };
+        // Not in a variable, which would retain the received bytes until the response is complete.
+        const body = parseRequestBody(await readJsonBody(request, received), surface);
+        const principal = await call.reauthorize();
+        await serve(
+          deps,
+          { surface, principal, requestId, log, request, response, body, bodyReservation, signal, progress },
+          lifetime.requireByokTier,
+        );
+      } catch (error) {
+        // The upstream may charge for what it received, and SDKs would send the request again by themselves.
+        if (progress.isBodySent && !response.headersSent) response.setHeader('x-should-retry', 'false');
+        throw error;
+      }
+    });
   };
 }
 
@@ -95,54 +84,10 @@ async function serve(deps: ServeRequestDeps, call: GatewayCall, requireByokTier:
   try {
     if (decision.kind === 'pool') {
       requireByokTier();
-      await deps.serveFromPool(call, decision);
+      await deps.serveFromPool(call, await deps.pinDecision(call, decision));
     } else await deps.serveFromSystem(call, decision);
   } catch (error) {
     failCall(call, call.signal.aborted ? call.signal.reason : error);
     throw error;
   }
-}
-
-/** Abort reason when the client has closed the connection, so that no response can be sent. */
-const CLIENT_GONE = Symbol('client gone');
-
-interface RequestLifetime {
-  /**
-   * Aborts all work for the request. The reason is {@link CLIENT_GONE}, or an AppError for the client:
-   * `unauthenticated` when the sign-in has ended (sign-out, user disabled or deleted), `tier_required` when the tier was
-   * lowered, `draining` on shutdown.
-   */
-  signal: AbortSignal;
-  /** From now on the request also ends when the user's tier no longer includes stored keys. */
-  requireByokTier: () => void;
-  close(): void;
-}
-
-/** Ends the work for a request when the client disconnects, the user may no longer be served, or the process stops. */
-function createRequestLifetime(
-  response: Response,
-  principal: Principal,
-  activeWork: ActiveWork,
-): RequestLifetime {
-  const controller = new AbortController();
-  const onClose = () => {
-    if (!response.writableFinished) controller.abort(CLIENT_GONE);
-  };
-  response.once('close', onClose);
-  if (response.destroyed) onClose();
-  const register = (needs?: { tier: Tier }) =>
-    activeWork.register(principal, (_reason, error) => controller.abort(error), needs);
-  let unregister = register();
-  return {
-    signal: controller.signal,
-    requireByokTier() {
-      const unregisterFirst = unregister;
-      unregister = register({ tier: BYOK_TIER });
-      unregisterFirst();
-    },
-    close() {
-      unregister();
-      response.off('close', onClose);
-    },
-  };
 }

@@ -2,6 +2,8 @@ import type { User } from '../http/principal.ts';
 import type { Route } from '../http/route.ts';
 import type { UserCache, ActiveWork } from '../identity/service.ts';
 import type { KeyService } from '../keys/service.ts';
+import { userOwner } from '../lib/owner.ts';
+import type { Database } from '../lib/postgres/database.ts';
 import type { Dialer } from '../lib/net/dialer.ts';
 import type { Provider } from '../providers/provider.ts';
 import { createServeRequest } from './serve-request.ts';
@@ -13,11 +15,17 @@ import { createKeyStatusWriter, createServeFromPool } from './upstream/serve-fro
 import type { SystemDefault } from './routing/resolve.ts';
 import { gatewayRoutes } from './routes.ts';
 import { createRouting } from './routing/routing.ts';
+import { pinDecision } from './stored-responses/pinned-key.ts';
+import { createResponseStore } from './stored-responses/response-store.ts';
+import { createServeStoredResponse } from './stored-responses/serve-stored-response.ts';
+import { createStoredResponses } from './stored-responses/stored-responses.ts';
 import { createServeFromSystem, type SystemCredential } from './upstream/serve-from-system.ts';
 import type { OperatorUpstreams } from '../providers/address.ts';
-import { createIdempotencyMask, createUpstreamCalls, type GatewayTimeouts } from './upstream/calls.ts';
+import { createUpstreamCalls, type GatewayTimeouts } from './upstream/calls.ts';
+import { createIdempotencyMask } from './upstream/idempotency-mask.ts';
 
 export interface GatewayDeps {
+  database: Database;
   keys: KeyService;
   userCache: UserCache;
   activeWork: ActiveWork;
@@ -38,8 +46,10 @@ export interface Gateway {
   routes: Route[];
   /** Describes in one sentence which key would serve a request of the user that names no model. */
   explainRoute(user: User): Promise<string>;
-  /** Resolves when all pending writes of key status have ended. */
-  flushKeyStatus(): Promise<void>;
+  /** Removes what is stored about a deleted user. */
+  removeUser(userId: string): Promise<void>;
+  /** Resolves when all pending writes of key status and of stored responses have ended. */
+  flush(): Promise<void>;
 }
 
 /** Requests of a user beyond `requestsPerUser`: agents send bursts, and most requests end soon. */
@@ -56,6 +66,8 @@ export function createGateway(deps: GatewayDeps): Gateway {
     timeouts: deps.timeouts,
   });
   const getProvider = (id: string) => providers.find((provider) => provider.id === id) ?? unknownProvider(id);
+  const storedResponses = createStoredResponses(createResponseStore(deps.database));
+  const pinned = { storedResponses, routing };
   const openRequestLimit = createOpenRequestLimit(deps.requestsPerUser, REQUEST_QUEUE);
   const serveRequest = createServeRequest({
     routing,
@@ -63,6 +75,7 @@ export function createGateway(deps: GatewayDeps): Gateway {
     activeWork,
     loopGuard,
     getProvider,
+    pinDecision: (call, decision) => pinDecision(pinned, call, decision),
     serveFromPool: createServeFromPool({
       routing,
       keyStatus,
@@ -70,14 +83,19 @@ export function createGateway(deps: GatewayDeps): Gateway {
       calls,
       getProvider,
       upstreams,
+      storedResponses,
     }),
     serveFromSystem: createServeFromSystem({ system, calls, getProvider, upstreams }),
   });
+  const serveStoredResponse = createServeStoredResponse({ ...deps, ...pinned, calls, getProvider });
   const listModels = createListModels({ ...deps, routing });
   return {
-    routes: gatewayRoutes({ serveRequest, listModels, routing, openRequestLimit }),
+    routes: gatewayRoutes({ serveRequest, serveStoredResponse, listModels, routing, openRequestLimit }),
     explainRoute: async (user) => explainDecision((await routing.preview(user, undefined)).decision),
-    flushKeyStatus: () => keyStatus.flush(),
+    removeUser: (userId) => storedResponses.removeAll(userOwner(userId)),
+    async flush() {
+      await Promise.all([keyStatus.flush(), storedResponses.flush()]);
+    },
   };
 }
 

@@ -34,6 +34,8 @@ export interface Surface {
    * @throws AppError `field_not_allowed`, `validation_failed` for values that a shared payer does not accept.
    */
   checkSharedPayerValues(body: Readonly<Record<string, unknown>>): number;
+  /** Where providers keep responses, to which later requests refer by id. */
+  storedResponses?: StoredResponseRules;
   /**
    * `data` of the event that ends a stream, and that is added where it alone is missing. Null where the last event is a
    * response of the protocol, which `StreamProgress` recognizes.
@@ -71,6 +73,22 @@ export interface Surface {
    * @param body of an error response. A shape that the protocol's SDKs do not read as an error becomes one that they do.
    */
   toErrorEvent(body: unknown): string;
+}
+
+/** How requests and responses of a protocol refer to responses that the provider has stored. */
+export interface StoredResponseRules {
+  /**
+   * The id of the stored response that a request continues.
+   * @throws AppError `validation_failed` when it is not a string.
+   */
+  findPrevious(body: Readonly<Record<string, unknown>>): string | undefined;
+  /**
+   * True unless the request says that its response is not to be stored. A shared payer always says so with `store: false`:
+   * all its users would share the stored responses.
+   */
+  isStored(body: Readonly<Record<string, unknown>>): boolean;
+  /** The id of a response, or of the one that an event is about. */
+  findId(value: unknown): string | undefined;
 }
 
 /** What the events of one stream say about its completeness. The end of the connection says nothing. */

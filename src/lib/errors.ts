@@ -36,6 +36,7 @@ const STATUS_BY_CODE = {
   limit_unsupported: 422,
   key_undecryptable: 424,
   no_usable_key: 424,
+  websocket_unsupported: 426,
   rate_limited: 429,
   internal_error: 500,
   upstream_unreachable: 502,

@@ -6,7 +6,7 @@ export const demo = openAiCompatible({
   name: 'Demo',
   baseUrl: null,
   docsUrl: null,
-  surfaces: { messages: SURFACE_PATHS.messages },
+  surfaces: { messages: SURFACE_PATHS.messages, responses: SURFACE_PATHS.responses },
   key: { hint: 'demo-...', pattern: /^demo-[A-Za-z0-9_-]{11,}$/, prefix: 'demo-' },
   modelPatterns: [/^demo(-[-.\w]+)?$/],
   models: ['demo', 'demo-tools'],

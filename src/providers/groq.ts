@@ -1,10 +1,12 @@
-import { openAiCompatible } from './provider.ts';
+import { openAiCompatible, SURFACE_PATHS } from './provider.ts';
 
 export const groq = openAiCompatible({
   id: 'groq',
   name: 'Groq',
   baseUrl: 'https://api.groq.com/openai/v1',
   docsUrl: 'https://console.groq.com/keys',
+  // https://console.groq.com/docs/openai#responses-api
+  surfaces: { responses: SURFACE_PATHS.responses },
   key: { hint: 'gsk_...', pattern: /^gsk_[A-Za-z0-9]{16,}$/, prefix: 'gsk_' },
   // The two suffixes are Groq's own: they name how it serves a model.
   modelPatterns: [/^llama-3\.[13]-\d+b-(versatile|instant)$/],

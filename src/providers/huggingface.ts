@@ -1,4 +1,4 @@
-import { completeOneToken, openAiCompatible } from './provider.ts';
+import { completeOneToken, openAiCompatible, SURFACE_PATHS } from './provider.ts';
 
 /** A router to models that others host. Its model ids are those of the Hub (`openai/gpt-oss-120b`). */
 export const huggingface = openAiCompatible({
@@ -6,6 +6,8 @@ export const huggingface = openAiCompatible({
   name: 'Hugging Face',
   baseUrl: 'https://router.huggingface.co/v1',
   docsUrl: 'https://huggingface.co/settings/tokens',
+  // https://huggingface.co/docs/inference-providers/guides/responses-api
+  surfaces: { responses: SURFACE_PATHS.responses },
   // User tokens are letters and digits; OAuth tokens (`hf_oauth_...`) contain a JWT.
   key: { hint: 'hf_...', pattern: /^hf_[A-Za-z0-9._-]{16,}$/, prefix: 'hf_' },
   keyTest: {

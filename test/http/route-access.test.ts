@@ -61,6 +61,14 @@ const TABLE: readonly Row[] = [
   ['post', '/v1/chat/completions', CHAT],
   ['post', '/v1/messages', CHAT],
   ['post', '/v1/messages/count_tokens', CHAT],
+  ['post', '/v1/responses', CHAT],
+  ['get', '/v1/responses/:id', CHAT],
+  ['delete', '/v1/responses/:id', CHAT],
+  ['post', '/v1/responses/:id/cancel', CHAT],
+  ['get', '/v1/responses/:id/input_items', CHAT],
+  // These two say that there are no WebSockets.
+  ['get', '/v1/responses', CHAT],
+  ['get', '/v1/realtime', CHAT],
   ['get', '/v1/models', CHAT],
 ];
 const PROTECTED = TABLE.filter(([, , access]) => access !== 'public');

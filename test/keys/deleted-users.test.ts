@@ -32,15 +32,17 @@ describe('a user who is deleted by an administrator', () => {
     for (const each of [user, other])
       await addKey(app, await app.signIn(each), { provider: 'openai', key: openAiKey() });
     const { id } = await readRecord(user);
+    const database = openDatabase({
+      ...{ url: app.databaseUrl, max: 1, applicationName: 'test', log: createLog('silent') },
+    });
+    const owner = `user:${user.id}` as const;
+    const response = { owner, id: 'resp_1', provider: 'openai', key_id: 'k', model: 'm' };
+    await database.run('SELECT record_response($1)', [JSON.stringify(response)]);
     const mainRealm = await adminClient(stack.keycloak.realm);
     await mainRealm.users.del({ id: user.id });
 
     const vault = await adminClient(vaultRealm.realm);
     await until(async () => ((await vault.users.findOne({ id })) ? undefined : true));
-    const database = openDatabase({
-      ...{ url: app.databaseUrl, max: 1, applicationName: 'test', log: createLog('silent') },
-    });
-    const owner = `user:${user.id}` as const;
     const row = z.object({ actor: z.string(), action: z.string(), object: z.string() });
     const trail = await until(async () => {
       const rows = await database.withOwner(owner, (sql) =>
@@ -48,6 +50,8 @@ describe('a user who is deleted by an administrator', () => {
       );
       return rows.length > 0 ? rows : undefined;
     });
+    const findResponses = () => database.withOwner(owner, (sql) => sql.run('SELECT FROM stored_responses'));
+    await until(findResponses, (count) => count === 0);
     await database.close();
     expect(trail).toEqual([{ actor: 'system:keycloak', action: 'vault.purged', object: `vault:${id}` }]);
     expect((await readRecord(other)).attributes['byok_openai']).toHaveLength(1);

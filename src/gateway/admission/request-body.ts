@@ -3,6 +3,7 @@ import { AppError } from '../../lib/errors.ts';
 import { findTopLevelMembers, removeTopLevelMembers, type JsonObjectMembers } from '../../lib/json.ts';
 import { findHiddenCharacter } from '../../lib/visible-text.ts';
 import type { StreamProgress, Surface } from '../surface.ts';
+import { isSteeringField } from './steering-fields.ts';
 
 const MAX_MODEL_LENGTH = 256;
 
@@ -16,6 +17,10 @@ export interface RequestBody {
   isStreaming: boolean;
   /** Follows one stream of the answer. */
   createProgress: () => StreamProgress;
+  /** The stored response that the request continues; undefined when there is none. */
+  previousResponseId: string | undefined;
+  /** True when the provider stores the response. */
+  isResponseStored: boolean;
   /** Names of all top-level fields. */
   fieldNames: readonly string[];
   /** See `JsonBody`. */
@@ -32,6 +37,8 @@ export interface RequestBody {
   withModel(model: string): Buffer;
   /** The body without these top-level fields, none of which is interpreted. The received body is released by this call. */
   withoutFields(names: readonly string[]): RequestBody;
+  /** The body with `store: false` in place of its own value, if any. The received body is released by this call. */
+  withoutStoring(): RequestBody;
   /** The size of the body as it would be sent now. */
   byteLength(): number;
   /** Releases the body after it was sent for the last time. */
@@ -39,7 +46,7 @@ export interface RequestBody {
 }
 
 /** What a surface says of its requests. */
-type RequestReader = Pick<Surface, 'interpretedFields' | 'prepareProgress'>;
+type RequestReader = Pick<Surface, 'interpretedFields' | 'prepareProgress' | 'storedResponses'>;
 
 /**
  * @throws AppError `validation_failed` (no body, not a JSON object in UTF-8, a field of the wrong type, a model name that is
@@ -60,6 +67,8 @@ export function parseRequestBody(body: JsonBody, surface: RequestReader): Reques
       model: readModel(value['model']),
       isStreaming,
       createProgress: surface.prepareProgress(value),
+      previousResponseId: surface.storedResponses?.findPrevious(value),
+      isResponseStored: surface.storedResponses?.isStored(value) ?? false,
       fieldNames,
       memberCount,
     },
@@ -68,7 +77,16 @@ export function parseRequestBody(body: JsonBody, surface: RequestReader): Reques
   );
 }
 
-type BodyFacts = Pick<RequestBody, 'model' | 'isStreaming' | 'createProgress' | 'fieldNames' | 'memberCount'>;
+type BodyFacts = Pick<
+  RequestBody,
+  | 'model'
+  | 'isStreaming'
+  | 'createProgress'
+  | 'previousResponseId'
+  | 'isResponseStored'
+  | 'fieldNames'
+  | 'memberCount'
+>;
 
 /** Where the model's value is, and the text to add around the value when the member was missing. */
 interface ModelSpan {
@@ -124,13 +142,25 @@ function createRequestBody(
     withoutFields(names) {
       const bytes = removeTopLevelMembers(getCurrent().bytes, names);
       release();
-      const found = findTopLevelMembers(bytes);
-      const fieldNames = found.members.map((member) => member.name);
-      return createRequestBody({ ...facts, fieldNames }, { bytes, ...findModelSpan(found) }, undefined);
+      return createChangedBody(facts, bytes);
+    },
+    withoutStoring() {
+      const bytes = removeTopLevelMembers(getCurrent().bytes, ['store']);
+      release();
+      const { members, afterBrace } = findTopLevelMembers(bytes);
+      const member = Buffer.from(members.length > 0 ? '"store":false,' : '"store":false');
+      const changed = Buffer.concat([bytes.subarray(0, afterBrace), member, bytes.subarray(afterBrace)]);
+      return createChangedBody({ ...facts, isResponseStored: false }, changed);
     },
     byteLength: () => getCurrent().bytes.length,
     release,
   };
+}
+
+function createChangedBody(facts: BodyFacts, bytes: Buffer): RequestBody {
+  const found = findTopLevelMembers(bytes);
+  const fieldNames = found.members.map((member) => member.name);
+  return createRequestBody({ ...facts, fieldNames }, { bytes, ...findModelSpan(found) }, undefined);
 }
 
 function readModel(value: unknown): string | undefined {
@@ -181,7 +211,7 @@ function refuseAmbiguousFields(names: readonly string[], interpretedFields: read
 export function checkPersonalKeyBody(body: RequestBody, isOperatorAddress: boolean): void {
   if (!isOperatorAddress) return;
   for (const name of body.fieldNames) {
-    if (isSteeringField(name)) throw fieldNotAllowed(name);
+    if (isSteeringField(foldName(name))) throw fieldNotAllowed(name);
   }
 }
 
@@ -190,6 +220,8 @@ export interface AdmittedBody {
   body: RequestBody;
   /** Names of the fields that were left out, in the order of the body. */
   dropped: readonly string[];
+  /** True when the request did not say whether the response is stored, and the gateway refused it. */
+  isStoringRefused: boolean;
 }
 
 /**
@@ -206,7 +238,7 @@ export function admitSharedPayerBody(
 ): AdmittedBody {
   const value = body.takeValue();
   const dropped = body.fieldNames.filter((name) => {
-    if (isSteeringField(name)) throw fieldNotAllowed(name);
+    if (isSteeringField(foldName(name))) throw fieldNotAllowed(name);
     if (surface.sharedPayerFields.has(name) || extraFields.includes(name)) return false;
     if (surface.droppedFields.get(name)?.(value[name]) !== true) throw fieldNotAllowed(name);
     return true;
@@ -218,38 +250,9 @@ export function admitSharedPayerBody(
       'An object in the body has two members with the same name. Send each member once.',
     );
   }
-  return { body: dropped.length === 0 ? body : body.withoutFields(dropped), dropped };
-}
-
-/**
- * Fields that make a proxy such as LiteLLM use another address, key or configuration. Credentials come from the vault
- * or the operator, never from a request.
- */
-const STEERING_FIELDS = new Set([
-  'api_base',
-  'api_key',
-  'api_type',
-  'api_version',
-  'base_url',
-  'custom_llm_provider',
-  'extra_body',
-  'extra_headers',
-  'extra_query',
-  'fallbacks',
-  'headers',
-  'model_info',
-  'model_list',
-  'router_settings_override',
-  'user_config',
-]);
-
-/** Prefixes of proxy settings and of cloud credentials and addresses. */
-const STEERING_PREFIXES = ['litellm_', 'aws_', 'vertex_', 'azure_'];
-
-/** True for a field that steers a proxy, in any spelling that a lax parser accepts. */
-function isSteeringField(name: string): boolean {
-  const folded = foldName(name);
-  return STEERING_FIELDS.has(folded) || STEERING_PREFIXES.some((prefix) => folded.startsWith(prefix));
+  const isStoringRefused = surface.storedResponses?.isStored(value) === true;
+  const kept = dropped.length === 0 ? body : body.withoutFields(dropped);
+  return { body: isStoringRefused ? kept.withoutStoring() : kept, dropped, isStoringRefused };
 }
 
 /**

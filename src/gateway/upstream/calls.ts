@@ -1,4 +1,3 @@
-import { createHmac } from 'node:crypto';
 import type { IncomingHttpHeaders } from 'node:http';
 import type { Request, Response } from 'express';
 import { toAppError } from '../../http/errors.ts';
@@ -12,6 +11,8 @@ import { classifyResponse, toResponseLimits, type ClassifiedResponse } from './r
 import type { BodyReservation } from '../../http/body-budget.ts';
 import type { RequestBody } from '../admission/request-body.ts';
 import type { Surface } from '../surface.ts';
+import type { MaskIdempotencyKey } from './idempotency-mask.ts';
+import { createResponseRecording } from './response-recording.ts';
 import { sendResponse, type SendOutcome } from './send-response.ts';
 import {
   findUpstreamRequestId,
@@ -23,9 +24,14 @@ import {
 import { LOOP_HEADER, type LoopGuard } from '../../lib/net/loop-guard.ts';
 import type { UpstreamAddress } from '../../providers/address.ts';
 
+/** Methods of calls to an upstream. */
+export type CallMethod = 'GET' | 'POST' | 'DELETE';
+
 /** One gateway request: the authenticated principal, the request that was read, and the response to write. */
 export interface GatewayCall {
   surface: Surface;
+  /** For calls without a body; POST with the body by default. */
+  method?: CallMethod;
   principal: Principal;
   requestId: string;
   log: Log;
@@ -59,6 +65,11 @@ export interface UpstreamTarget {
   secret: string | null;
   /** The response headers that name provider, model, key and payer. */
   receipt: Receipt;
+  /**
+   * Where the provider stores the response: records that this key made it. The last bytes of the response wait for the
+   * promise, which never rejects.
+   */
+  recordResponse?: (responseId: string) => Promise<void>;
 }
 
 export interface UpstreamCalls {
@@ -91,11 +102,11 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
 
   /** Builds the headers of an upstream request from an allow-list: no other client header is forwarded. */
   function createHeaders(
-    { surface, request, body, principal }: GatewayCall,
+    { surface, method, request, body, principal }: GatewayCall,
     { provider, address, receipt, secret }: UpstreamTarget,
   ): Record<string, string> {
     const headers: Record<string, string> = {
-      'content-type': 'application/json',
+      ...(method === undefined ? { 'content-type': 'application/json' } : {}),
       accept: body.isStreaming ? 'text/event-stream' : 'application/json',
       // The response is inspected and forwarded unchanged, so it must not be compressed.
       'accept-encoding': 'identity',
@@ -121,9 +132,9 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
     call.bodyReservation.keepOnly(body.length);
     return dialer.request({
       url: new URL(address.baseUrl + path + pathSuffix),
-      method: 'POST',
+      method: call.method ?? 'POST',
       headers: createHeaders(call, target),
-      body,
+      ...(call.method === undefined ? { body } : {}),
       isGuarded: address.isUserSupplied,
       signal: call.signal,
       firstByteTimeoutMs: timeouts.firstByteMs,
@@ -191,12 +202,15 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
       // No further attempt needs it.
       call.body.release();
       call.bodyReservation.keepOnly(upstreamResponse.kind === 'json' ? upstreamResponse.body.length : 0);
+      const recording = createResponseRecording(call.surface, target.recordResponse);
+      if (upstreamResponse.kind === 'json') recording.record(upstreamResponse.responseId);
       const redact = createTargetRedactor(target);
       const outcome = await sendResponse(upstreamResponse, call.response, {
         surface: call.surface,
         requestId: call.requestId,
         redact,
-        progress: call.body.createProgress(),
+        progress: recording.follow(call.body.createProgress()),
+        beforeEnd: recording.whenWritten,
         signal: call.signal,
         idleTimeoutMs: timeouts.idleMs,
         limits: toResponseLimits(target.address),
@@ -240,19 +254,6 @@ function listForwardedHeaders(
 export function forwardsAccountHeaders(clientHeaders: IncomingHttpHeaders, scope: Receipt['scope']): boolean {
   const forwarded = listForwardedHeaders(clientHeaders, scope);
   return ACCOUNT_HEADERS.some((name) => name in forwarded);
-}
-
-/** Replaces a user's `idempotency-key` on a provider key that several users share. */
-export type MaskIdempotencyKey = (userId: string, value: string) => string;
-
-/**
- * To the upstream, all users of one key are one client: a user who sends the value of another user would receive
- * that user's response. The mask differs per user and is stable for the same value.
- * @param secret shared by all instances of this deployment.
- */
-export function createIdempotencyMask(secret: string): MaskIdempotencyKey {
-  const key = createHmac('sha256', secret).update('idempotency-key').digest();
-  return (userId, value) => createHmac('sha256', key).update(`${userId}\0${value}`).digest('hex');
 }
 
 /**

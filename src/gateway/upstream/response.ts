@@ -62,7 +62,7 @@ type OtherBody =
 export type ClassifiedResponse =
   | (ResponseHead & { kind: 'stream'; body: Readable })
   /** A successful response of the protocol, as received. */
-  | (ResponseHead & { kind: 'json'; body: Buffer })
+  | (ResponseHead & { kind: 'json'; body: Buffer; responseId?: string | undefined })
   /** JSON that is no successful response. The status can be 200: some providers report failures so. */
   | (ResponseHead & { kind: 'error'; value: unknown })
   | (ResponseHead & { kind: 'error'; value: undefined; otherBody: OtherBody });
@@ -127,7 +127,14 @@ async function classifySuccess(
     throw upstreamMalformed('The response of the provider is no valid JSON, or it exceeds the size limits.');
   const hasError = surface.hasError(value);
   if (surface.isResponse(value, isPublic) && !hasError)
-    return { kind: 'json', status, headers, isPublic, body };
+    return {
+      kind: 'json',
+      status,
+      headers,
+      isPublic,
+      body,
+      responseId: surface.storedResponses?.findId(value),
+    };
   const isShown = isPublic || (hasError && surface.findError(value) !== undefined);
   if (!isShown) throw protocolMismatch(surface);
   if (body.length > MAX_ERROR_BYTES)

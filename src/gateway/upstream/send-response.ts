@@ -24,6 +24,8 @@ export interface SendOptions {
   redact: Redactor;
   /** Follows the stream of this response. */
   progress: StreamProgress;
+  /** Awaited before the last bytes of a successful response. It never rejects. */
+  beforeEnd?: () => Promise<void>;
   signal: AbortSignal;
   /** The connection is closed when the client reads nothing for this long. */
   idleTimeoutMs: number;
@@ -62,6 +64,8 @@ export async function sendResponse(
     throw upstreamMalformed(
       'The provider answered with a whole response instead of a stream. Send the request again without "stream".',
     );
+  await options.beforeEnd?.();
+  options.signal.throwIfAborted();
   response.status(upstreamResponse.status);
   endWithJson(response, upstreamResponse.body, options.idleTimeoutMs);
   return 'whole';
@@ -130,6 +134,7 @@ async function sendEvents(upstreamResponse: StreamResponse, options: SendOptions
     options.signal.throwIfAborted();
     const { bytes, isDone } = stream.check(received);
     held.keepOnly(bytes.length);
+    if (isDone && !stream.hasFailed()) await options.beforeEnd?.();
     if (bytes.length > 0) await events.write(bytes);
     // At most one chunk, of the next event, is left.
     held.keepOnly(0);

@@ -12,6 +12,7 @@ import type { ClassifiedResponse, ErrorResponse } from './response.ts';
 import { checkPersonalKeyBody } from '../admission/request-body.ts';
 import type { Receipt } from './response-headers.ts';
 import type { GatewayDecision, GatewayKey, Routing } from '../routing/routing.ts';
+import type { StoredResponses } from '../stored-responses/stored-responses.ts';
 import { findKeyAddress, type OperatorUpstreams } from '../../providers/address.ts';
 import {
   forwardsAccountHeaders,
@@ -31,6 +32,7 @@ export interface ServeFromPoolDeps {
   /** Throws for an unknown provider id. */
   getProvider(id: string): Provider;
   upstreams: OperatorUpstreams;
+  storedResponses: Pick<StoredResponses, 'record'>;
 }
 
 /**
@@ -50,7 +52,12 @@ export function createServeFromPool(deps: ServeFromPoolDeps): ServeFromPool {
       const key = attempts === 0 ? decidedKey : await reauthorizeKey(deps, call.principal, decidedKey);
       if (key === undefined) continue;
       attempts += 1;
-      const target = createPoolTarget(provider, key, decision, attempts, deps.upstreams);
+      const target = {
+        ...createPoolTarget(provider, key, decision, attempts, deps.upstreams),
+        ...(call.body.isResponseStored
+          ? { recordResponse: createRecorder(deps, call, key, decision.model) }
+          : {}),
+      };
       checkPersonalKeyBody(call.body, target.address.isOperatorSupplied);
       const response = await deps.calls.send(call, target, decidedKey === decision.keys.at(-1));
       const isRefused =
@@ -98,10 +105,11 @@ export function isKeyRefusal(response: ErrorResponse, context: KeyRefusalContext
   return cause === 'probably_key' || (cause === undefined && !context.forwardsAccountHeaders);
 }
 
-function createPoolTarget(
+/** @throws AppError `key_undecryptable` when the key cannot be decrypted, or has no address any more. */
+export function createPoolTarget(
   provider: Provider,
   key: GatewayKey,
-  decision: PoolDecision,
+  decision: Pick<PoolDecision, 'model' | 'pool'>,
   attempts: number,
   upstreams: OperatorUpstreams,
 ): UpstreamTarget {
@@ -122,6 +130,16 @@ function createPoolTarget(
     upstreamRequestId: null,
   };
   return { provider, address, secret: decrypted.secret === '' ? null : decrypted.secret, receipt };
+}
+
+function createRecorder(
+  { storedResponses }: Pick<ServeFromPoolDeps, 'storedResponses'>,
+  { principal, log }: GatewayCall,
+  { provider, id: keyId, endpoint }: GatewayKey,
+  model: string,
+): (responseId: string) => Promise<void> {
+  const owner = userOwner(principal.user.id);
+  return (id) => storedResponses.record(owner, { id, provider, keyId, endpoint, model }, log);
 }
 
 /**

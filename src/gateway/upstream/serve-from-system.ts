@@ -62,8 +62,10 @@ export function createServeFromSystem(deps: ServeFromSystemDeps): ServeFromSyste
     try {
       await waitForLargeWork(call.principal.user.id, call.body.byteLength(), call.signal);
       // A refused body counts as well.
-      const { body, dropped } = admitSharedPayerBody(call.body, call.surface, deps.system.extraFields);
+      const admission = admitSharedPayerBody(call.body, call.surface, deps.system.extraFields);
+      const { body, dropped } = admission;
       if (dropped.length > 0) call.response.setHeader('x-ops-dropped', dropped.join(', '));
+      if (admission.isStoringRefused) call.response.setHeader('x-ops-store', 'false');
       const admitted = { ...call, body };
       const target: UpstreamTarget = {
         provider,

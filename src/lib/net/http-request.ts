@@ -5,7 +5,7 @@ import { upstreamTimeout, upstreamUnreachable } from './deadline.ts';
 
 export interface UpstreamRequest {
   url: URL;
-  method: 'GET' | 'POST';
+  method: 'GET' | 'POST' | 'DELETE';
   headers: Record<string, string>;
   body?: Buffer | string;
   /** True for a user's address; false for addresses of the operator or of a provider's file. */
