@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { startApp, type TestApp } from '../../test/support/app.ts';
@@ -14,19 +14,25 @@ const START_TIMEOUT_MS = 60_000;
  * The app as a process of its own, which does nothing but serve. It is started in this process first, which prepares its
  * database and settings.
  * @param env additional settings.
+ * @param options `recordsLog: false` writes the log to a file, for a measurement whose log is too large to be searched.
  */
-export async function startAppProcess(env: Record<string, string>): Promise<TestApp> {
+export async function startAppProcess(
+  env: Record<string, string>,
+  { recordsLog = true } = {},
+): Promise<TestApp & { pid: number }> {
   const prepared = await startApp({ env });
   await prepared.stop();
   const cwd = mkdtempSync(path.join(tmpdir(), 'ops-load-'));
   // For example `--cpu-prof --cpu-prof-dir=/tmp/profiles`.
   const options = (process.env['BENCH_APP_OPTIONS'] ?? '').split(' ').filter(Boolean);
+  const output = recordsLog ? 'pipe' : openSync(path.join(cwd, 'app.log'), 'a');
   const child = spawn(process.execPath, [...options, MAIN, 'serve'], {
     cwd,
     env: { ...toEnvironment(prepared), ...env },
-    stdio: ['ignore', 'pipe', 'inherit'],
+    stdio: ['ignore', output, 'inherit'],
   });
-  child.stdout.setEncoding('utf8').on('data', (lines: string) => {
+  if (typeof output === 'number') closeSync(output);
+  child.stdout?.setEncoding('utf8').on('data', (lines: string) => {
     evidence.recordLog(lines);
   });
   const exited = once(child, 'exit');
@@ -42,7 +48,8 @@ export async function startAppProcess(env: Record<string, string>): Promise<Test
     await exited;
     rmSync(cwd, { recursive: true });
   }
-  return { ...prepared, call: createRecordedCall(prepared), stop, [Symbol.asyncDispose]: stop };
+  const call = createRecordedCall(prepared);
+  return { ...prepared, pid: child.pid ?? 0, call, stop, [Symbol.asyncDispose]: stop };
 }
 
 /** The search for secrets after the run covers the responses, as it does for an app in this process. */
