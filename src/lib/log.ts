@@ -1,4 +1,5 @@
 import { pino, type DestinationStream, type Logger } from 'pino';
+import { createLogStream, type LogStream } from './log-stream.ts';
 
 export type Log = Logger;
 
@@ -24,7 +25,10 @@ const SECRET_MEMBERS = [
   'sessionSecret',
 ];
 
-/** Creates the process's log: JSON lines with UTC times. @param destination for tests. */
+/**
+ * Creates the process's log: JSON lines with UTC times.
+ * @param destination standard output by default.
+ */
 export function createLog(level: string, destination?: DestinationStream): Log {
   return pino(
     {
@@ -34,8 +38,20 @@ export function createLog(level: string, destination?: DestinationStream): Log {
       redact: { paths: SECRET_MEMBERS.flatMap((name) => [name, `*.${name}`, `*.*.${name}`]), censor: '***' },
       serializers: { err: serializeError },
     },
-    destination ?? pino.destination({ fd: 1, sync: false }),
+    destination ?? openStandardOutput(),
   );
+}
+
+/** The log of a process whose standard output is its log. */
+export function openStandardOutput(): LogStream {
+  return createLogStream({
+    to: 1,
+    onError: ({ message }) => {
+      process.stderr.write(
+        `The log can no longer be written (${message}). Ops Center keeps running without it.\n`,
+      );
+    },
+  });
 }
 
 /**

@@ -1,13 +1,15 @@
 import { randomBytes } from 'node:crypto';
 import path from 'node:path';
 import type { Environment } from '../../config/config.ts';
+import { endOnFatalError } from '../../cli/fatal-errors.ts';
 import { whenAborted } from '../../cli/signals.ts';
 import { startDemoUpstream, type DemoUpstream } from '../demo-upstream/server.ts';
 import { readDemo, type Demo } from '../../lib/keycloak/demo-users.ts';
 import type { HostAndPort } from '../../lib/net/addresses.ts';
 import { createLog } from '../../lib/log.ts';
+import type { LogStream } from '../../lib/log-stream.ts';
 import { startServer, type RunningServer } from '../../server.ts';
-import { openAppLog, type AppLog } from './app-log.ts';
+import { openAppLog } from './app-log.ts';
 import { startOwnKeycloak } from './keycloak/runtime.ts';
 import type { RunningKeycloak } from './keycloak/keycloak.ts';
 import { choosePorts } from './ports.ts';
@@ -35,7 +37,7 @@ export interface RunningStack {
   keycloak?: RunningKeycloak;
   demoUpstream?: DemoUpstream;
   server?: RunningServer;
-  log?: AppLog;
+  log?: LogStream;
   demo?: Demo;
   /** Settings of the app. */
   settings?: Environment;
@@ -193,9 +195,11 @@ async function startAppStep(
   }
   note('migrating the database and listening');
   const config = loadConfig(settings);
-  running.log = await openAppLog(path.join(options.dataDir, 'app.log'), options.print);
+  running.log = openAppLog(path.join(options.dataDir, 'app.log'), options.print);
+  const log = createLog(config.logLevel, running.log);
+  endOnFatalError(log, options.print);
   running.server = await startServer(config, {
-    log: createLog(config.logLevel, running.log.stream),
+    log,
     ownServices: listOwnListeners(running),
   });
 }
