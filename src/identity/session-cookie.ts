@@ -1,4 +1,4 @@
-import { createHmac, timingSafeEqual } from 'node:crypto';
+import { createHmac, createSecretKey, timingSafeEqual } from 'node:crypto';
 import type { Request } from 'express';
 import { listCookies, listCookieValues } from '../http/cookies.ts';
 
@@ -15,12 +15,14 @@ export interface SessionCookie {
  * choose. Cookies that this installation has not signed are ignored.
  */
 export function createSessionCookie(name: string, secret: string): SessionCookie {
+  const key = createSecretKey(secret, 'utf8');
+
   /** @returns undefined for a value that is not signed with the secret. */
   function findSessionId(value: string): string | undefined {
     const [, id, signature] = /^s:(.+)\.([^.]*)$/.exec(decode(value)) ?? [];
     if (id === undefined || signature === undefined) return undefined;
     const given = Buffer.from(signature, 'base64');
-    const expected = createHmac('sha256', secret).update(id).digest();
+    const expected = createHmac('sha256', key).update(id).digest();
     return given.length === expected.length && timingSafeEqual(given, expected) ? id : undefined;
   }
 

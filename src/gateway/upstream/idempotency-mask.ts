@@ -1,4 +1,4 @@
-import { createHmac } from 'node:crypto';
+import { createHmac, createSecretKey } from 'node:crypto';
 
 /** Replaces a user's `idempotency-key` on a provider key that several users share. */
 export type MaskIdempotencyKey = (userId: string, value: string) => string;
@@ -9,6 +9,6 @@ export type MaskIdempotencyKey = (userId: string, value: string) => string;
  * @param secret shared by all instances of this deployment.
  */
 export function createIdempotencyMask(secret: string): MaskIdempotencyKey {
-  const key = createHmac('sha256', secret).update('idempotency-key').digest();
+  const key = createSecretKey(createHmac('sha256', secret).update('idempotency-key').digest());
   return (userId, value) => createHmac('sha256', key).update(`${userId}\0${value}`).digest('hex');
 }

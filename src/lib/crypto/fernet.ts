@@ -1,4 +1,12 @@
-import { createCipheriv, createDecipheriv, createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
+import {
+  createCipheriv,
+  createDecipheriv,
+  createHmac,
+  createSecretKey,
+  randomBytes,
+  timingSafeEqual,
+  type KeyObject,
+} from 'node:crypto';
 
 /**
  * Fernet, as specified at github.com/fernet/spec (Spec.md):
@@ -6,8 +14,8 @@ import { createCipheriv, createDecipheriv, createHmac, randomBytes, timingSafeEq
  * The cipher is AES-128: one half of the key's 32 bytes signs, the other half encrypts.
  */
 export interface FernetKey {
-  readonly signing: Buffer;
-  readonly encryption: Buffer;
+  readonly signing: KeyObject;
+  readonly encryption: KeyObject;
 }
 
 const VERSION = 0x80;
@@ -23,7 +31,11 @@ const MAX_CLOCK_SKEW_S = 60;
 export function parseFernetKey(text: string): FernetKey {
   const bytes = decodeBase64Url(text);
   if (bytes?.length !== 32) throw new Error('A Fernet key is 32 bytes as URL-safe base64 with its padding.');
-  return { signing: bytes.subarray(0, 16), encryption: bytes.subarray(16) };
+  // Imported once, because each use of plain bytes imports them again.
+  return {
+    signing: createSecretKey(bytes.subarray(0, 16)),
+    encryption: createSecretKey(bytes.subarray(16)),
+  };
 }
 
 /**

@@ -63,7 +63,7 @@ export function createKeyring(keys: readonly string[]): Keyring {
 
 /** HMAC-SHA256 of a constant. The keys are random, so a fingerprint does not allow a key to be guessed. */
 function fingerprint({ signing, encryption }: FernetKey): string {
-  return createHmac('sha256', Buffer.concat([signing, encryption]))
+  return createHmac('sha256', Buffer.concat([signing.export(), encryption.export()]))
     .update('ops-center encryption key fingerprint')
     .digest('hex');
 }

@@ -1,4 +1,4 @@
-import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
+import { createHmac, createSecretKey, randomBytes, timingSafeEqual } from 'node:crypto';
 import { AppError } from '../errors.ts';
 
 /** Marks requests to users' addresses, so that a request that returns to this gateway is detected. */
@@ -15,7 +15,8 @@ const MAX_ENTRY_LENGTH = 128;
 
 /** @param secret shared by all instances of this deployment. */
 export function createLoopGuard(secret: string): LoopGuard {
-  const sign = (nonce: string) => createHmac('sha256', secret).update(`hop:${nonce}`).digest('base64url');
+  const key = createSecretKey(secret, 'utf8');
+  const sign = (nonce: string) => createHmac('sha256', key).update(`hop:${nonce}`).digest('base64url');
   const isOurs = (entry: string) => {
     const [nonce = '', signature = ''] = entry.split('.');
     const expected = Buffer.from(sign(nonce));
