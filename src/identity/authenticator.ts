@@ -53,7 +53,7 @@ export function createAuthenticator(deps: AuthenticatorDeps): Authenticate {
   }
 
   const fromSession: Authenticate = async (request, response) => {
-    const session = await deps.sessions.find(request, response);
+    const session = await deps.sessions.find(request);
     if (session === undefined) throw unauthenticated();
     deps.connections.track(session.userId, response);
     const user = await deps.userCache.findUser(session.userId);
@@ -76,7 +76,6 @@ export function createAuthenticator(deps: AuthenticatorDeps): Authenticate {
     if (request.headers.authorization !== undefined) return fromBearer(request, response);
     // It is for personal tokens, of which there are none yet. The header decides alone all the same.
     if (request.headers['x-api-key'] !== undefined) throw unauthenticated();
-    if (!(await deps.sessions.selectCookie(request))) throw unauthenticated();
     return fromSession(request, response);
   };
 }

@@ -35,14 +35,14 @@ export function createSessionStore(database: Database) {
 
 function createSessionRows(database: Database) {
   return {
-    /** Reads the session from its row. */
+    /** Reads the session from its row; undefined when it has ended, or its content is not of this version. */
     async findSession(sessionId: string): Promise<SessionContent | undefined> {
-      const rows = await database.rows(
-        z.object({ sess: SessionContent }),
+      const [row] = await database.rows(
+        z.object({ sess: z.unknown() }),
         'SELECT sess FROM sessions WHERE sid = $1 AND expire > now()',
         [sessionId],
       );
-      return rows[0]?.sess;
+      return SessionContent.safeParse(row?.sess).data;
     },
 
     /** Updates the tokens of an existing row; false if the row does not exist. Never inserts a row. */

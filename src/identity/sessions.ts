@@ -15,18 +15,17 @@ declare module 'express-session' {
 /** Browser sessions: a signed cookie with the id of a row in Postgres. */
 export interface Sessions {
   /**
-   * Drops the cookies of the name that name no session. Of several sessions, those count whose row exists: a cookie
-   * also verifies after its session has ended.
-   * @returns whether a session is named.
+   * Refuses cookies of several sessions. Of these, those count whose row exists: a cookie also verifies after its session
+   * has ended.
    * @throws AppError `validation_failed` for cookies of two sessions that exist: a sibling host could have set one of
    *   them; `database_unavailable`.
    */
-  selectCookie(request: Request): Promise<boolean>;
+  refuseSeveral(request: Request): Promise<void>;
   /**
-   * Finds the session of the request's cookie, if it is valid.
-   * @throws AppError `validation_failed` as `selectCookie`; `database_unavailable`.
+   * Reads the session of the request's cookie from its row; undefined when it names none or the session has ended.
+   * @throws AppError as `refuseSeveral`.
    */
-  find(request: Request, response: Response): Promise<StoredSession | undefined>;
+  find(request: Request): Promise<StoredSession | undefined>;
   /** Ends the session of the cookie, if any, and creates one with a new id. Sets the cookie in the response. */
   replace(request: Request, response: Response, content: SessionContent): Promise<StoredSession>;
   /** Undoes `replace`: deletes the row. The response gets no cookie, even if the database fails. */
@@ -41,7 +40,7 @@ export interface SessionsDeps {
   secret: string;
   cookieName: string;
   sessionCookie: SessionCookie;
-  store: Pick<SessionStore, 'listValidSessionIds'>;
+  store: Pick<SessionStore, 'findSession' | 'listValidSessionIds'>;
   /** Whether cookies are Secure: all but local mode. */
   secure: boolean;
   log: Log;
@@ -51,9 +50,10 @@ const LIFETIME_MS = 12 * 60 * 60_000;
 const PRUNE_INTERVAL_S = 15 * 60;
 
 /**
- * Uses express-session. Its middleware runs only when a session is read, so public pages need no query. A session is
- * written once, on creation: otherwise the middleware could insert a row again that a logout has just deleted.
- * Refreshed tokens are written by SessionStore.replaceTokens.
+ * Reads the row of the cookie once for each check of a request, and creates rows with express-session. Its middleware
+ * runs only then: it would verify the cookie once more, and hash the session at its start and at its end to find
+ * changes. A session is written once, on creation: otherwise the middleware could insert a row again that a logout has
+ * just deleted. Refreshed tokens are written by SessionStore.replaceTokens.
  */
 export function createSessions(deps: SessionsDeps): Sessions {
   const cookie = { httpOnly: true, sameSite: 'lax', path: '/', secure: deps.secure } as const;
@@ -77,7 +77,8 @@ export function createSessions(deps: SessionsDeps): Sessions {
     cookie: { ...cookie, maxAge: LIFETIME_MS },
   });
 
-  async function selectCookie(request: Request): Promise<boolean> {
+  /** @returns the id of the session that the request names; undefined for none. @throws what `refuseSeveral` throws. */
+  async function findId(request: Request): Promise<string | undefined> {
     const named = deps.sessionCookie.listSessionIds(request);
     const valid = named.length > 1 ? [...(await deps.store.listValidSessionIds(named))] : named;
     if (valid.length > 1)
@@ -85,8 +86,7 @@ export function createSessions(deps: SessionsDeps): Sessions {
         'validation_failed',
         `The request has ${deps.cookieName} cookies of ${valid.length} sessions. Sign out, then sign in again.`,
       );
-    deps.sessionCookie.keepOnly(request, valid[0]);
-    return valid.length === 1;
+    return valid[0];
   }
 
   async function load(request: Request, response: Response): Promise<void> {
@@ -94,29 +94,18 @@ export function createSessions(deps: SessionsDeps): Sessions {
     // Without this, express-session silently sends no cookie behind a proxy that is not trusted.
     if (deps.secure) Object.defineProperty(request, 'secure', { value: true, configurable: true });
     // The middleware reads the first cookie of the name only.
-    await selectCookie(request);
+    deps.sessionCookie.keepOnly(request, await findId(request));
     await toPromise((done) => {
       middleware(request, response, done);
     });
   }
 
-  function read(id: string): Promise<unknown> {
-    return new Promise((resolve, reject) => {
-      rows.get(id, (error, found) => {
-        if (error) reject(databaseUnavailable(error));
-        else resolve(found);
-      });
-    });
-  }
-
   return {
-    selectCookie,
-    async find(request, response) {
-      // A second lookup in the same request must read the row again; the library would return its first result.
-      const isLoaded = (request.session as unknown) !== undefined;
-      await load(request, response);
-      const content = SessionContent.safeParse(isLoaded ? await read(request.sessionID) : request.session);
-      return content.success ? { ...content.data, id: request.sessionID } : undefined;
+    refuseSeveral: async (request) => void (await findId(request)),
+    async find(request) {
+      const id = await findId(request);
+      const content = id === undefined ? undefined : await deps.store.findSession(id);
+      return id === undefined || content === undefined ? undefined : { ...content, id };
     },
     async replace(request, response, content) {
       await load(request, response);

@@ -53,7 +53,7 @@ export function createSignInFlow(deps: SignInFlowDeps): SignInFlow {
 
   /** Saves the session, then checks for a logout during the sign-in. logout.ts explains the order. */
   async function createSession(request: Request, response: Response, signedIn: SignInResult): Promise<void> {
-    const previous = await sessions.find(request, response);
+    const previous = await sessions.find(request);
     const { userId, keycloakSessionId, signedInAtMs, refreshAtMs } = signedIn;
     const tokens = encryptSessionTokens(deps.keyring, signedIn, signedIn);
     try {
@@ -89,7 +89,7 @@ export function createSignInFlow(deps: SignInFlowDeps): SignInFlow {
 
     async complete(request, response) {
       // Two sessions are refused here as well, before one of them is replaced.
-      await sessions.selectCookie(request);
+      await sessions.refuseSeveral(request);
       const { state } = request.query;
       const login =
         typeof state === 'string' ? deps.loginStates.consume(request, response, state) : undefined;

@@ -28,7 +28,7 @@ function setUp() {
       },
     },
     sessions: {
-      selectCookie: () => Promise.resolve(),
+      refuseSeveral: () => Promise.resolve(),
       find: () => Promise.resolve(undefined),
       replace: () => void calls.push('session created'),
     },
