@@ -37,8 +37,8 @@ export interface HttpCall {
   /** Memory for the bodies of this request and its response. */
   bodyReservation: BodyReservation;
   /**
-   * Authenticates and authorizes the request again, for example after its body was read, which can take long.
-   * Throws what the first check throws (401, 403). Not for public routes.
+   * Authenticates and authorizes the request again after its body was read, unless that took at most
+   * {@link MAX_AUTHORIZATION_AGE_MS}. Throws what the first check throws (401, 403). Not for public routes.
    */
   reauthorize(): Promise<Principal>;
 }
@@ -85,6 +85,8 @@ export interface Route extends RouteDeclaration {
   handle(call: HttpCall, request: Request, response: Response): Promise<void>;
 }
 
+/** For so long after it, a check still counts. A revocation takes longer to reach all instances. */
+const MAX_AUTHORIZATION_AGE_MS = 250;
 const MAX_BODY_BYTES = 1024 * 1024;
 /** No body of the API needs more: the largest parts are a run's files and a server's environment. */
 const BODY_LIMITS: JsonLimits = { objectMembers: 1_000, members: 10_000, elements: 10_000 };
@@ -154,7 +156,7 @@ const MAX_REQUESTS_PER_MINUTE = 1_200;
 
 /**
  * Mounts the declared routes. Every request passes these guards in order: authentication, cross-site guard, rate,
- * scope, tier. Then its body is read, and the guards run again. A known path with another method gets a 405.
+ * scope, tier. Then its body is read, and if that took long, they run again. A known path with another method gets a 405.
  * @throws Error at start when a route declares no access or is declared twice.
  */
 export function mountRoutes(app: Express, routes: readonly Route[], guards: RouteGuards): void {
@@ -173,10 +175,16 @@ export function mountRoutes(app: Express, routes: readonly Route[], guards: Rout
     if (seen.has(name)) throw new Error(`${name} is declared twice`);
     seen.add(name);
     app[route.method](route.path, async (request, response) => {
-      const caller: { principal?: Principal } = {};
+      const caller: { principal?: Principal | undefined; checkedAtMs: number } = { checkedAtMs: 0 };
       const context = getRequestContext(response);
-      const identify = async () => (caller.principal = await authenticate(route, guards, request, response));
+      const identify = async () => {
+        // The time before the check, since something can be revoked during it.
+        Object.assign(caller, { principal: undefined, checkedAtMs: performance.now() });
+        return (caller.principal = await authenticate(route, guards, request, response));
+      };
       const reauthorize = async () => {
+        const ageMs = performance.now() - caller.checkedAtMs;
+        if (caller.principal !== undefined && ageMs <= MAX_AUTHORIZATION_AGE_MS) return caller.principal;
         const principal = await identify();
         const refusal = findRefusal(route, principal);
         if (refusal !== undefined) throw refusal;

@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { request as httpRequest, type IncomingMessage } from 'node:http';
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import type { TestApp } from '../support/app.ts';
 import { startGateway, type Gateway } from '../support/gateway.ts';
@@ -11,6 +12,8 @@ import { answer, fault, type Upstream } from '../support/upstream.ts';
 
 const CHAT = '/v1/chat/completions';
 const ADD = '/api/v1/byok/keys/add';
+/** A first check counts for 250 ms. */
+const SLOW_MS = 300;
 const hello = { model: 'gpt-4o', messages: [{ role: 'user', content: 'Hello' }] };
 
 let gateway: Gateway;
@@ -52,6 +55,7 @@ async function beginSlowly(path: string, json: object): Promise<() => Promise<[n
   // A later request has passed the same guards, so this one has too.
   expect(await meStatus()).toBe(200);
   return async () => {
+    await delay(SLOW_MS);
     sent.end(text.slice(10));
     const [response] = await answered;
     return [response.statusCode ?? 0, (await response.setEncoding('utf8').toArray()).join('')];
