@@ -36,5 +36,5 @@ async function repeat(): Promise<void> {
 }
 
 await Promise.all(Array.from({ length: connections }, repeat));
+await dispatcher.close();
 process.stdout.write(JSON.stringify(result));
-process.exit();
