@@ -1,8 +1,6 @@
-import { endWithCountedJson } from '../http/json-body.ts';
 import { jsonRoute, rawRoute, type Route } from '../http/route.ts';
-import { createRateLimit } from '../lib/rate-limit.ts';
-import { LOOP_HEADER } from '../lib/net/loop-guard.ts';
 import type { ListModels } from './surfaces/models/list-models.ts';
+import { asksForAnthropicModels, modelRoutes } from './surfaces/models/routes.ts';
 import type { OpenRequestLimit } from '../http/limits.ts';
 import type { ErrorFormat } from '../http/errors.ts';
 import { BASE_URL_ADVICE, isAnthropicPath, isMisplacedOpenAiPath } from './misplaced-paths.ts';
@@ -37,6 +35,7 @@ const PROTOCOL_ERROR = {
 };
 export const GATEWAY_ERROR_FORMATS: readonly ErrorFormat[] = [
   { ...PROTOCOL_ERROR, hasPath: isAnthropicPath, body: toAnthropicError },
+  { ...PROTOCOL_ERROR, hasPath: asksForAnthropicModels, body: toAnthropicError },
   {
     ...PROTOCOL_ERROR,
     hasPath: (path) => path === '/v1' || path.startsWith('/v1/') || isMisplacedOpenAiPath(path),
@@ -51,9 +50,6 @@ const SURFACE_ROUTES: readonly [path: string, surface: Surface][] = [
   ['/v1/messages/count_tokens', anthropicTokenCount],
 ];
 
-/** A list of all endpoints of a user has several MB. */
-const MAX_MODEL_LISTS_PER_MINUTE = 120;
-
 /** `/v1` in the shape of the provider protocols, and the preview of routing decisions. */
 export function gatewayRoutes({
   serveRequest,
@@ -62,10 +58,6 @@ export function gatewayRoutes({
   routing,
   openRequestLimit,
 }: GatewayRouteDeps): Route[] {
-  const modelListLimit = createRateLimit({
-    maxUses: MAX_MODEL_LISTS_PER_MINUTE,
-    rejectionDetail: `Models are listed at most ${MAX_MODEL_LISTS_PER_MINUTE} times a minute. Try again later.`,
-  });
   return [
     ...SURFACE_ROUTES.map(([path, surface]) =>
       rawRoute({
@@ -85,18 +77,7 @@ export function gatewayRoutes({
         void response.json({ name: 'Ops Center', message: BASE_URL_ADVICE }),
     }),
     ...responsesRoutes({ serveRequest, serveStoredResponse, openRequestLimit }),
-    rawRoute({
-      method: 'get',
-      path: '/v1/models',
-      access: { scope: 'chat' },
-      openRequestLimit,
-      async handle(call, request, response) {
-        const { user } = withPrincipal(call).principal;
-        await modelListLimit.consume(user.id);
-        const list = await listModels(user, request.get(LOOP_HEADER));
-        endWithCountedJson(response, list, call.bodyReservation);
-      },
-    }),
+    ...modelRoutes({ listModels, openRequestLimit }),
     jsonRoute({
       method: 'get',
       path: '/api/v1/byok/route',

@@ -16,35 +16,24 @@ export const RoutePreview = z.object({
   label: z.string().nullable(),
   reason: z.string().nullable(),
   skipped: z.array(z.object({ key_id: z.string(), reason: z.string() })),
-  /** Names to choose from when the model's name is ambiguous. */
+  /** Names to choose from when the model's name is ambiguous, or similar ones when no list has it. */
   candidates: z.array(z.string()),
   /** False when the answer depends on model lists that were not read yet: a request would read them. */
   lists_read: z.boolean(),
 });
 export type RoutePreview = z.infer<typeof RoutePreview>;
 
-/** `GET /v1/models`, in OpenAI's shape. */
-export const ModelList = z.object({
-  object: z.literal('list'),
-  data: z.array(
-    z.object({
-      /** `provider/model`, as requests name it. */
-      id: z.string(),
-      object: z.literal('model'),
-      /** Epoch seconds; 0 when the provider does not report it. */
-      created: z.number(),
-      owned_by: z.string(),
-      x_ops_scope: KeyScope,
-    }),
-  ),
-});
-export type ModelList = z.infer<typeof ModelList>;
-
-const UpstreamListedModel = z.object({
+const ProtocolModel = z.object({
   id: z.string().min(1).max(256),
   created: z.number().optional(),
   owned_by: z.string().max(128).optional(),
 });
+/** Anthropic's members, which other lists may have with other values. */
+const UpstreamListedModel = ProtocolModel.extend({
+  display_name: z.string().max(256).optional().catch(undefined),
+  created_at: z.iso.datetime({ offset: true }).optional().catch(undefined),
+});
+export type UpstreamListedModel = z.infer<typeof UpstreamListedModel>;
 const MAX_MODELS = 10_000;
 
 /** The members that are read from a provider's list; others are dropped. */
@@ -61,5 +50,5 @@ export const UpstreamModelList = z
 /** The same for a private address, with the `object` members of the protocol required. */
 export const StrictUpstreamModelList = z.object({
   object: z.literal('list'),
-  data: z.array(UpstreamListedModel.extend({ object: z.literal('model') })).max(MAX_MODELS),
+  data: z.array(ProtocolModel.extend({ object: z.literal('model') })).max(MAX_MODELS),
 });

@@ -1,4 +1,4 @@
-import { STATUS_CODES } from 'node:http';
+import { STATUS_CODES, type IncomingHttpHeaders } from 'node:http';
 import type { NextFunction, Request, Response } from 'express';
 import { AppError, isAppError, type FieldError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
@@ -14,7 +14,8 @@ const MAX_FIELD_ERROR_LENGTH = 300;
 
 /** The format of errors of some paths. */
 export interface ErrorFormat {
-  hasPath(path: string): boolean;
+  /** @param headers of the request: protocols can share a path. */
+  hasPath(path: string, headers: IncomingHttpHeaders): boolean;
   contentType: string;
   /** Headers of every error in this format. */
   headers: Record<string, string>;
@@ -36,7 +37,7 @@ export function createErrorHandler(formats: readonly ErrorFormat[]) {
       if (!response.writableEnded) response.destroy();
       return;
     }
-    const format = formats.find((one) => one.hasPath(request.path));
+    const format = formats.find((one) => one.hasPath(request.path, request.headers));
     for (const [name, value] of Object.entries({ ...format?.headers, ...error.headers }))
       response.setHeader(name, value);
     response

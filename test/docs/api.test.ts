@@ -14,7 +14,7 @@ interface Call {
   path: string;
 }
 
-const withoutNames = (text: string) => text.replace(/\{\w+\}|:\w+/g, ':');
+const withoutNames = (text: string) => text.replace(/\{\w+\}|[:*]\w+/g, ':');
 
 /** All calls in code spans. Paths are below the path in the heading of their section, unless they are complete. */
 function listDocumentedCalls(markdown: string): Call[] {

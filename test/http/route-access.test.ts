@@ -70,6 +70,7 @@ const TABLE: readonly Row[] = [
   ['get', '/v1/responses', CHAT],
   ['get', '/v1/realtime', CHAT],
   ['get', '/v1/models', CHAT],
+  ['get', '/v1/models/*id', CHAT],
 ];
 const PROTECTED = TABLE.filter(([, , access]) => access !== 'public');
 const PUBLIC = TABLE.filter(([, , access]) => access === 'public');

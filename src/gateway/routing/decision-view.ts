@@ -88,6 +88,12 @@ export function toSurfaceError(response: Response, provider: Provider, { protoco
   );
 }
 
+/** 404. @param nearNames models of the caller with a similar name, shown after the detail. */
+export function modelNotFound(detail: string, nearNames: readonly string[]): AppError {
+  const advice = nearNames.length === 0 ? '' : ` Similar models: ${nearNames.join(', ')}.`;
+  return new AppError('model_not_found', detail + advice, { extra: { candidates: nearNames } });
+}
+
 type RefusedDecision = Extract<GatewayDecision, { kind: 'refused' }>;
 
 /** The error for a refused decision. Sets `x-should-retry: false`, which SDKs obey, since a retry cannot succeed. */
@@ -100,9 +106,9 @@ export function toDecisionError(response: Response, decision: RefusedDecision): 
         errors: [{ path: 'model', message: 'is required' }],
       });
     case 'model_not_found':
-      return new AppError(
-        'model_not_found',
+      return modelNotFound(
         'No key of yours serves this model, and the system default does not offer it.',
+        decision.candidates,
       );
     case 'ambiguous_model':
       return new AppError(

@@ -4,7 +4,8 @@ import { LOOP_HEADER } from '../../lib/net/loop-guard.ts';
 import { MAX_JSON_SIZE, parseJson } from '../../lib/json.ts';
 import { discardBody, upstreamMalformed, readBoundedBody } from '../../lib/net/upstream-body.ts';
 import type { UpstreamAddress } from '../../providers/address.ts';
-import { StrictUpstreamModelList, UpstreamModelList } from '../schema.ts';
+import { findHiddenCharacter } from '../../lib/visible-text.ts';
+import { StrictUpstreamModelList, UpstreamModelList, type UpstreamListedModel } from '../schema.ts';
 import { createModelNames, type KnownList, type ModelNames } from './model-order.ts';
 
 /** A model in an upstream's list. */
@@ -13,6 +14,8 @@ export interface ListedModel {
   /** Epoch seconds. */
   created?: number | undefined;
   owned_by?: string | undefined;
+  /** As the provider shows it to people. */
+  display_name?: string | undefined;
 }
 
 export interface ModelListQuery {
@@ -202,5 +205,12 @@ async function readModels(
   const limits = isUserSupplied ? USER_ENDPOINT_LIMITS : { bytes: MAX_LIST_BYTES, json: MAX_JSON_SIZE };
   const value = parseJson(await readBoundedBody(response.body, limits.bytes), limits.json);
   // Many services respond with `{data: [{id}]}`, so from a private address the `object` members must match too.
-  return (response.isFromPublicAddress ? UpstreamModelList : StrictUpstreamModelList).parse(value).data;
+  const { data } = (response.isFromPublicAddress ? UpstreamModelList : StrictUpstreamModelList).parse(value);
+  return data.map(toListedModel);
+}
+
+function toListedModel({ created_at, display_name, ...model }: UpstreamListedModel): ListedModel {
+  const created = model.created ?? (created_at === undefined ? undefined : Date.parse(created_at) / 1_000);
+  const isShown = display_name !== undefined && findHiddenCharacter(display_name) === undefined;
+  return { ...model, created, ...(isShown ? { display_name } : {}) };
 }

@@ -5,6 +5,8 @@ import type { Provider } from '../../providers/provider.ts';
 export interface ModelNames {
   /** The name as the list spells it: the same name, or the only one that differs in letter case alone. */
   find(name: string): string | undefined;
+  /** All names, as the list spells them. */
+  all(): Iterable<string>;
 }
 
 /** `unread`: never read. `unreadable`: reading failed, or no key of the pool can read it. */
@@ -81,6 +83,7 @@ export function createModelNames(names: Iterable<string>): ModelNames {
       const folded = byLowerCase.get(name.toLowerCase());
       return folded?.length === 1 ? folded[0] : undefined;
     },
+    all: () => exact.values(),
   };
 }
 

@@ -8,6 +8,8 @@ import {
   type ModelChoice,
   type NamedPool,
 } from './model-order.ts';
+import { ANY_MODEL, listCallerModels } from './caller-models.ts';
+import { findNearNames } from './near-names.ts';
 
 /** Why a key was skipped. */
 export type SkipReason = 'disabled' | 'expired' | 'set_aside' | 'undecryptable';
@@ -87,16 +89,16 @@ export type RoutingDecision<Key extends RoutableKey, Pool extends RoutablePool<K
     }
   | {
       kind: 'refused';
-      code: 'model_not_found' | 'no_default_provider' | 'model_missing';
+      code: 'no_default_provider' | 'model_missing';
       provider: null;
       model: string | null;
     }
   | {
       kind: 'refused';
-      code: 'ambiguous_model';
+      code: 'ambiguous_model' | 'model_not_found';
       provider: null;
       model: string;
-      /** Names that are not ambiguous, one per pool. */
+      /** Names to choose from: of an ambiguous model, one per pool; else models of the caller with a similar name. */
       candidates: readonly string[];
     };
 
@@ -122,16 +124,27 @@ export function resolveRoute<Key extends RoutableKey, Pool extends RoutablePool<
       dependsOn: [],
     };
   const canUsePersonal = isTierAtLeast(input.tier, BYOK_TIER);
+  const pools = dropShadowed(input.pools);
   const { choice, dependsOn } = chooseModel<Pool>({
     model,
     providers: input.providers,
-    pools: dropShadowed(input.pools),
+    pools,
     listOf: (pool) => (canUsePersonal ? input.listOf(pool) : { state: 'unreadable' }),
     system: input.system,
     preferredProvider: input.policy.preferredProvider,
   });
+  const decision = decidePayer<Key, Pool>(input, model, choice, canUsePersonal);
   return {
-    decision: decidePayer<Key, Pool>(input, model, choice, canUsePersonal),
+    decision:
+      decision.kind === 'refused' && decision.code === 'model_not_found'
+        ? {
+            ...decision,
+            candidates: findNearNames(
+              model,
+              listCallerModels({ ...input, pools: canUsePersonal ? pools : [] }),
+            ),
+          }
+        : decision,
     dependsOn: canUsePersonal ? dependsOn : [],
   };
 }
@@ -148,7 +161,7 @@ function decidePayer<Key extends RoutableKey, Pool extends RoutablePool<Key>>(
     case 'system':
       return decideSystem(input, model, choice.model, 'no_key');
     case 'unknown_endpoint':
-      return { kind: 'refused', code: 'model_not_found', provider: null, model };
+      return modelNotFound(model);
     case 'ambiguous': {
       const [pool] = choice.pools;
       if (!canUsePersonal && pool !== undefined) return decideWithoutPool(input, model, { ...choice, pool });
@@ -169,8 +182,7 @@ function decideWithoutPool(
 ): SystemDecision {
   if (pool.provider === input.system?.provider)
     return decideSystem(input, requestedModel, model, 'tier_required');
-  if (pool.endpointSlug !== null)
-    return { kind: 'refused', code: 'model_not_found', provider: null, model: requestedModel };
+  if (pool.endpointSlug !== null) return modelNotFound(requestedModel);
   return decideSystem(input, requestedModel, requestedModel, 'tier_required');
 }
 
@@ -208,7 +220,6 @@ export function findSkipReason(key: RoutableKey, now: Date): SkipReason | undefi
   return undefined;
 }
 
-const ANY_MODEL = '*';
 /** Without blanks, `@` and `%`: a router could trim or decode a name before it reads it. */
 const PLAIN_MODEL_NAME = /^[A-Za-z0-9._~/:-]+$/;
 
@@ -225,6 +236,11 @@ function selectsMoreThanModel(model: string): boolean {
     !PLAIN_MODEL_NAME.test(model) ||
     /:(online|nitro|floor|exacto|extended)([:/]|$)/i.test(model)
   );
+}
+
+/** Without the names to choose from, which {@link resolveRoute} adds. */
+function modelNotFound(model: string): SystemDecision {
+  return { kind: 'refused', code: 'model_not_found', provider: null, model, candidates: [] };
 }
 
 type SystemDecision = Exclude<RoutingDecision<never, never>, { pool: unknown }>;
@@ -245,7 +261,6 @@ function decideSystem(
   const named = offered.find(requestedModel) ?? offered.find(model);
   if (named !== undefined && named !== ANY_MODEL)
     return { kind: 'system', provider: system.provider, model: named, reason };
-  if (!system.models.includes(ANY_MODEL) || selectsMoreThanModel(model))
-    return { kind: 'refused', code: 'model_not_found', provider: null, model: requestedModel };
+  if (!system.models.includes(ANY_MODEL) || selectsMoreThanModel(model)) return modelNotFound(requestedModel);
   return { kind: 'system', provider: system.provider, model, reason };
 }

@@ -2,13 +2,13 @@ import type { User } from '../../../http/principal.ts';
 import type { Dialer } from '../../../lib/net/dialer.ts';
 import type { LoopGuard } from '../../../lib/net/loop-guard.ts';
 import { BYOK_TIER, isTierAtLeast } from '../../../config/tiers.ts';
-import { findSystemAddress, toEndpointSlug, type OperatorUpstreams } from '../../../providers/address.ts';
+import { findSystemAddress, type OperatorUpstreams } from '../../../providers/address.ts';
 import type { Provider } from '../../../providers/provider.ts';
+import { ANY_MODEL, findSystemPool, listSystemModels } from '../../routing/caller-models.ts';
 import { createModelLists, type ListedModel, type ModelLists } from '../../routing/model-lists.ts';
 import { toUniqueName, type NamedPool } from '../../routing/model-order.ts';
 import type { SystemDefault } from '../../routing/resolve.ts';
 import type { GatewayPool, Routing } from '../../routing/routing.ts';
-import type { ModelList } from '../../schema.ts';
 import type { SystemCredential } from '../../upstream/serve-from-system.ts';
 
 export interface ListModelsDeps {
@@ -20,13 +20,29 @@ export interface ListModelsDeps {
   system: (SystemDefault & SystemCredential) | null;
 }
 
+/** A model that the user may name in a request. */
+export interface CallerModel {
+  /** Selects its pool: `provider/model`, or `provider:<slug>/model`. */
+  id: string;
+  /** As its provider names it. */
+  name: string;
+  /** As its provider shows it to people; null where it does not. */
+  displayName: string | null;
+  /** Epoch seconds; 0 when the provider does not report it. */
+  created: number;
+  ownedBy: string;
+  /** Who would pay. */
+  scope: 'personal' | 'system';
+}
+
 /**
- * Lists the models that the user's keys and the system default serve, with names that select their pool.
+ * Lists the models that the user's keys and the system default serve, each once.
  * @param receivedLoopHeader value of the loop guard header of the request.
  */
-export type ListModels = (user: User, receivedLoopHeader: string | undefined) => Promise<ModelList>;
-
-type ModelEntry = ModelList['data'][number];
+export type ListModels = (
+  user: User,
+  receivedLoopHeader: string | undefined,
+) => Promise<readonly CallerModel[]>;
 
 /** Lists what the providers report, else the built-in catalogue. */
 export function createListModels(deps: ListModelsDeps): ListModels {
@@ -35,10 +51,10 @@ export function createListModels(deps: ListModelsDeps): ListModels {
   async function listPersonalModels(
     pool: GatewayPool,
     receivedLoopHeader: string | undefined,
-  ): Promise<ModelEntry[]> {
+  ): Promise<CallerModel[]> {
     const models = await deps.routing.readModels(pool, receivedLoopHeader);
     const provider = deps.providers.find(({ id }) => id === pool.provider);
-    return toModelEntries(pool, models ?? toListedModels(provider?.models ?? []), 'personal');
+    return toCallerModels(pool, models ?? toListedModels(provider?.models ?? []), 'personal');
   }
 
   return async (user, receivedLoopHeader) => {
@@ -46,52 +62,51 @@ export function createListModels(deps: ListModelsDeps): ListModels {
     const pools = isTierAtLeast(user.tier, BYOK_TIER) ? await deps.routing.readPools(user) : [];
     const [personal, system] = await Promise.all([
       Promise.all(pools.map((pool) => listPersonalModels(pool, receivedLoopHeader))),
-      listSystemModels(deps, systemLists, pools),
+      listModelsOfSystem(deps, systemLists, pools),
     ]);
-    const entries = personal.flat();
+    const own = personal.flat();
     // A key of the user serves a whole name that its list has, also where it begins like the system's provider.
-    const taken = new Set(entries.flatMap(({ id }) => [id, id.slice(id.indexOf('/') + 1)]));
-    return { object: 'list', data: [...entries, ...system.filter(({ id }) => !taken.has(id))] };
+    const taken = new Set(own.flatMap(({ id, name }) => [id, name]));
+    const models = [...own, ...system.filter(({ id }) => !taken.has(id))];
+    // A page of the list begins after an id, which a list of a provider can have twice.
+    return [...new Map(models.map((model) => [model.id, model])).values()];
   };
 }
 
 /** Nothing where the user has keys for the system's provider, since the system does not pay then. */
-async function listSystemModels(
+async function listModelsOfSystem(
   deps: ListModelsDeps,
   lists: ModelLists,
   pools: readonly NamedPool[],
-): Promise<ModelEntry[]> {
-  const { system } = deps;
-  const provider = deps.providers.find(({ id }) => id === system?.provider);
-  if (system === null || provider === undefined) return [];
-  const pool = { provider: provider.id, endpointSlug: toEndpointSlug(provider, null) };
-  if (pools.some((own) => toUniqueName(own, '') === toUniqueName(pool, ''))) return [];
-  const listedIds = [
-    ...(system.model === null ? [] : [system.model]),
-    ...system.models.filter((id) => id !== '*'),
-  ];
-  if (!system.models.includes('*')) return toModelEntries(pool, toListedModels(listedIds), 'system');
+): Promise<CallerModel[]> {
+  const { providers, system } = deps;
+  const provider = providers.find(({ id }) => id === system?.provider);
+  const pool = findSystemPool(providers, system, pools);
+  if (system === null || provider === undefined || pool === undefined) return [];
+  const known = toListedModels(listSystemModels(providers, system));
+  if (!system.models.includes(ANY_MODEL)) return toCallerModels(pool, known, 'system');
   const address = findSystemAddress(provider, system.baseUrl, deps.upstreams);
   const authorization = provider.keyTest.authorize(system.apiKey);
   const query = { poolId: 'system', owner: null, token: 'system', authorization, loopHeader: null };
   const models = address && (await lists.read({ ...query, address }));
-  return toModelEntries(pool, models ?? toListedModels([...listedIds, ...provider.models]), 'system');
+  return toCallerModels(pool, models ?? known, 'system');
 }
 
 function toListedModels(ids: readonly string[]): ListedModel[] {
-  return [...new Set(ids)].map((id) => ({ id }));
+  return ids.map((id) => ({ id }));
 }
 
-function toModelEntries(
+function toCallerModels(
   pool: NamedPool,
   models: readonly ListedModel[],
-  scope: ModelEntry['x_ops_scope'],
-): ModelEntry[] {
+  scope: CallerModel['scope'],
+): CallerModel[] {
   return models.map((model) => ({
     id: toUniqueName(pool, model.id),
-    object: 'model',
+    name: model.id,
+    displayName: model.display_name ?? null,
     created: model.created ?? 0,
-    owned_by: model.owned_by ?? pool.provider,
-    x_ops_scope: scope,
+    ownedBy: model.owned_by ?? pool.provider,
+    scope,
   }));
 }
