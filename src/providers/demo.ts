@@ -6,9 +6,13 @@ export const demo = openAiCompatible({
   name: 'Demo',
   baseUrl: null,
   docsUrl: null,
-  surfaces: { messages: SURFACE_PATHS.messages, responses: SURFACE_PATHS.responses },
+  surfaces: {
+    embeddings: SURFACE_PATHS.embeddings,
+    responses: SURFACE_PATHS.responses,
+    messages: SURFACE_PATHS.messages,
+  },
   key: { hint: 'demo-...', pattern: /^demo-[A-Za-z0-9_-]{11,}$/, prefix: 'demo-' },
   modelPatterns: [/^demo(-[-.\w]+)?$/],
-  models: ['demo', 'demo-tools'],
+  models: ['demo', 'demo-tools', 'demo-embeddings'],
   isLocalOnly: true,
 });

@@ -4,6 +4,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { isLoopbackHost } from '../../lib/net/addresses.ts';
+import { EMBEDDING_MODEL, toEmbeddings } from './embeddings.ts';
 import { createReply, TOOL_MODEL } from './reply.ts';
 import { toChatFrames, toCompletion, createEnvelope, type StreamFrame } from './completion.ts';
 import {
@@ -40,6 +41,7 @@ const METHOD_BY_PATH = new Map([
   ['/v1/messages', 'POST'],
   ['/v1/messages/count_tokens', 'POST'],
   ['/v1/responses', 'POST'],
+  ['/v1/embeddings', 'POST'],
   ['/v1/models', 'GET'],
 ]);
 /** Anthropic's protocol, with errors and headers of its own. */
@@ -125,6 +127,7 @@ async function route(call: DemoCall): Promise<void> {
   else if (MESSAGES_PATH.test(path)) await createMessage(call, key);
   else if (path === '/v1/responses')
     await sendResult(call, call.responses.create(await readBody(request), key));
+  else if (path === '/v1/embeddings') sendJson(response, 200, toEmbeddings(await readBody(request)));
   else await complete(call, key);
 }
 
@@ -155,7 +158,7 @@ function readKey(request: IncomingMessage): string {
 }
 
 function modelList(): object {
-  const data = ['demo', TOOL_MODEL].map((id) => ({
+  const data = ['demo', TOOL_MODEL, EMBEDDING_MODEL].map((id) => ({
     id,
     object: 'model',
     created: 1_700_000_000,

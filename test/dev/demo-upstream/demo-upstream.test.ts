@@ -304,7 +304,9 @@ describe('keys', () => {
 
 describe('other requests', () => {
   it('lists its models', async () => {
-    expect((await client.models.list()).data.map((model) => model.id)).toEqual(['demo', 'demo-tools']);
+    expect((await client.models.list()).data.map((model) => model.id)).toEqual([
+      ...['demo', 'demo-tools', 'demo-embeddings'],
+    ]);
   });
 
   it.each([
