@@ -14,6 +14,7 @@ import type { ServeStoredResponse } from './stored-responses/serve-stored-respon
 import { toAnthropicError } from './surfaces/anthropic-messages/errors.ts';
 import { anthropicMessages, anthropicTokenCount } from './surfaces/anthropic-messages/surface.ts';
 import { toOpenAiError } from './openai-errors.ts';
+import { embeddings } from './surfaces/embeddings/surface.ts';
 import { openAiChat } from './surfaces/openai-chat/surface.ts';
 import { withPrincipal } from './with-principal.ts';
 
@@ -46,6 +47,7 @@ export const GATEWAY_ERROR_FORMATS: readonly ErrorFormat[] = [
 /** The calls that are served with a key of a provider. */
 const SURFACE_ROUTES: readonly [path: string, surface: Surface][] = [
   ['/v1/chat/completions', openAiChat],
+  ['/v1/embeddings', embeddings],
   ['/v1/messages', anthropicMessages],
   ['/v1/messages/count_tokens', anthropicTokenCount],
 ];

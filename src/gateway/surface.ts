@@ -34,6 +34,8 @@ export interface Surface {
    * @throws AppError `field_not_allowed`, `validation_failed` for values that a shared payer does not accept.
    */
   checkSharedPayerValues(body: Readonly<Record<string, unknown>>): number;
+  /** True where the protocol has no streams: the field `stream` means nothing, and a stream is no valid response. */
+  hasNoStreams?: true;
   /** Where providers keep responses, to which later requests refer by id. */
   storedResponses?: StoredResponseRules;
   /**
@@ -45,6 +47,11 @@ export interface Surface {
   hasEventTypes: boolean;
   /** Sent in a stream after each time of silence: a comment, or an event without content. */
   keepAlive: string;
+  /**
+   * Replaces large values in the bytes of a whole response by small ones of the same kind, in steps between which other
+   * requests proceed. The result is parsed and checked in place of the response, which is sent as it is.
+   */
+  withoutVectors?(bytes: Buffer): Generator<void, Buffer>;
   /**
    * True for a response of the protocol, or an event of one, in any variant that servers send. It can report an error
    * as well. A private address must match the shape more closely, since any internal service can be there.

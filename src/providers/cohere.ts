@@ -11,6 +11,6 @@ export const cohere = openAiCompatible({
   key: { hint: null, pattern: /^[A-Za-z0-9]{36,48}$/, prefix: '' },
   // Cohere's own key check is outside the base URL of chats. Its smallest model costs least.
   keyTest: completeOneToken('command-r7b-12-2024'),
-  modelPatterns: [/^command-[-.\w]+$/],
+  modelPatterns: [/^command-[-.\w]+$/, /^embed-(v\d|english|multilingual)[-.\w]*$/],
   models: ['command-a-03-2025', 'command-r-plus-08-2024', 'command-r-08-2024', 'command-r7b-12-2024'],
 });

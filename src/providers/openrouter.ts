@@ -14,7 +14,7 @@ export const openrouter = openAiCompatible({
   baseUrl: 'https://openrouter.ai/api/v1',
   docsUrl: 'https://openrouter.ai/settings/keys',
   // https://openrouter.ai/docs/client-sdks/typescript/sdks/responses/README
-  surfaces: { responses: SURFACE_PATHS.responses },
+  surfaces: { embeddings: SURFACE_PATHS.embeddings, responses: SURFACE_PATHS.responses },
   // The version belongs to the prefix: `sk-or-` alone also begins keys of OpenAI's service accounts. A later version is
   // accepted where it is entered for OpenRouter.
   key: { hint: 'sk-or-v1-...', pattern: /^sk-or-v[0-9]{1,3}-[A-Za-z0-9_-]{16,}$/, prefix: 'sk-or-v1-' },

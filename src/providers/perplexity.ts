@@ -18,7 +18,7 @@ export const perplexity = openAiCompatible({
   name: 'Perplexity',
   baseUrl: 'https://api.perplexity.ai/v1',
   docsUrl: 'https://console.perplexity.ai',
-  surfaces: { responses: SURFACE_PATHS.responses },
+  surfaces: { embeddings: SURFACE_PATHS.embeddings, responses: SURFACE_PATHS.responses },
   key: { hint: 'pplx-...', pattern: /^pplx-[A-Za-z0-9_-]{16,}$/, prefix: 'pplx-' },
   keyTest: {
     ...completeOneToken('perplexity/sonar'),
@@ -32,7 +32,7 @@ export const perplexity = openAiCompatible({
       body['status'] !== 'failed',
     findOutcome: ({ status, body }) => (status === 401 ? toRefusalOutcome(body) : undefined),
   },
-  modelPatterns: [/^sonar(-[-\w]+)?$/],
+  modelPatterns: [/^sonar(-[-\w]+)?$/, /^pplx-embed-[-.\w]+$/],
   models: ['perplexity/sonar'],
 });
 

@@ -69,6 +69,7 @@ const TABLE: readonly Row[] = [
   // These two say that there are no WebSockets.
   ['get', '/v1/responses', CHAT],
   ['get', '/v1/realtime', CHAT],
+  ['post', '/v1/embeddings', CHAT],
   ['get', '/v1/models', CHAT],
   ['get', '/v1/models/*id', CHAT],
 ];

@@ -46,7 +46,10 @@ export interface RequestBody {
 }
 
 /** What a surface says of its requests. */
-type RequestReader = Pick<Surface, 'interpretedFields' | 'prepareProgress' | 'storedResponses'>;
+type RequestReader = Pick<
+  Surface,
+  'interpretedFields' | 'prepareProgress' | 'storedResponses' | 'hasNoStreams'
+>;
 
 /**
  * @throws AppError `validation_failed` (no body, not a JSON object in UTF-8, a field of the wrong type, a model name that is
@@ -60,7 +63,7 @@ export function parseRequestBody(body: JsonBody, surface: RequestReader): Reques
   const found = findTopLevelMembers(bytes);
   const fieldNames = found.members.map((member) => member.name);
   refuseAmbiguousFields(fieldNames, surface.interpretedFields);
-  const isStreaming = value['stream'] ?? false;
+  const isStreaming = (surface.hasNoStreams !== true && value['stream']) ?? false;
   if (typeof isStreaming !== 'boolean') throw wrongFieldType('stream', 'true or false');
   return createRequestBody(
     {

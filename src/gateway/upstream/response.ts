@@ -113,7 +113,13 @@ async function classifySuccess(
       `The provider responded with status ${status}, which is not valid for a ${surface.name} request.`,
     );
   const type = mediaType(headers['content-type']);
-  if (type === 'text/event-stream') return { kind: 'stream', status, headers, isPublic, body: response.body };
+  if (type === 'text/event-stream') {
+    if (surface.hasNoStreams === true)
+      throw upstreamMalformed(
+        `The ${surface.protocolName} protocol has no streams, but the provider sent one.`,
+      );
+    return { kind: 'stream', status, headers, isPublic, body: response.body };
+  }
   if (isStreaming && !type.endsWith('json') && (await beginsAsStream(response.body))) {
     // From another address, nothing is shown of a service that only looks like a stream.
     return { kind: 'stream', status, headers: isPublic ? headers : {}, isPublic, body: response.body };
@@ -121,8 +127,9 @@ async function classifySuccess(
   const body = await readBoundedBody(response.body, limits.wholeBytes, (bytes) => {
     reservation.add(bytes);
   });
-  await waitForLargeWork(reservation.userId, body.length, signal);
-  const value = parseJson(withoutByteOrderMark(body));
+  const checkedBytes = await toCheckedBytes(withoutByteOrderMark(body), { surface, reservation, signal });
+  await waitForLargeWork(reservation.userId, checkedBytes.length, signal);
+  const value = parseJson(checkedBytes);
   if (value === undefined)
     throw upstreamMalformed('The response of the provider is no valid JSON, or it exceeds the size limits.');
   const hasError = surface.hasError(value);
@@ -139,7 +146,21 @@ async function classifySuccess(
   if (!isShown) throw protocolMismatch(surface);
   if (body.length > MAX_ERROR_BYTES)
     throw upstreamMalformed('The response of the provider is no response of the protocol.');
-  return { kind: 'error', status, headers, isPublic, value };
+  return { kind: 'error', status, headers, isPublic, value: parseJson(withoutByteOrderMark(body)) };
+}
+
+/** The bytes of a whole response that are parsed, see {@link Surface.withoutVectors}. */
+async function toCheckedBytes(
+  body: Buffer,
+  { surface, reservation, signal }: Pick<ClassifyOptions, 'surface' | 'reservation' | 'signal'>,
+): Promise<Buffer> {
+  const steps = surface.withoutVectors?.(body);
+  if (steps === undefined) return body;
+  for (;;) {
+    await waitForLargeWork(reservation.userId, body.length, signal);
+    const step = steps.next();
+    if (step.done === true) return step.value;
+  }
 }
 
 const STREAM_BEGINNINGS = ['data:', 'event:', 'id:', 'retry:', ':'].flatMap((field) => [

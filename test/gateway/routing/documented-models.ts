@@ -74,11 +74,14 @@ export const DOCUMENTED_MODELS: Readonly<Record<string, DocumentedModels>> = {
   perplexity: {
     source: 'https://docs.perplexity.ai/docs/agent-api/models',
     readOn: '2026-11-30',
-    models: ['perplexity/sonar', 'anthropic/claude-sonnet-4-5', 'openai/gpt-5.1'],
+    models: ['perplexity/sonar', 'anthropic/claude-sonnet-4-5', 'openai/gpt-5.1', 'pplx-embed-v1-0.6b'],
   },
   cohere: {
     source: 'https://docs.cohere.com/docs/models',
     readOn: '2026-11-30',
-    models: ['command-a-03-2025', 'command-r-plus-08-2024', 'command-r-08-2024', 'command-r7b-12-2024'],
+    models: [
+      ...['command-a-03-2025', 'command-r-plus-08-2024', 'command-r-08-2024', 'command-r7b-12-2024'],
+      ...['embed-v4.0', 'embed-english-v3.0', 'embed-multilingual-light-v3.0'],
+    ],
   },
 };

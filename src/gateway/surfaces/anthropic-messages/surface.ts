@@ -42,6 +42,7 @@ export const anthropicMessages: Surface = {
 export const anthropicTokenCount: Surface = {
   ...anthropicMessages,
   pathSuffix: '/count_tokens',
+  hasNoStreams: true,
   sharedPayerFields: COUNTED_FIELDS,
   isResponse: isTokenCount,
 };
