@@ -2,8 +2,17 @@ import type { Request, Response } from 'express';
 import type { Tier } from '../config/tiers.ts';
 
 /** Permissions of a credential. A session has every scope. */
-export const SCOPES = ['chat', 'keys:read'] as const;
+export const SCOPES = ['chat', 'keys:read', 'keys:write', 'run'] as const;
 export type Scope = (typeof SCOPES)[number];
+
+/** The personal token of a request, with its restrictions. */
+export interface PrincipalToken {
+  id: string;
+  /** Names `provider/model` that it may use, literals or with one trailing `*`; null for any. */
+  models: readonly string[] | null;
+  /** Ids of the stored keys that it may use; null for any. */
+  keyIds: readonly string[] | null;
+}
 
 /** A user as stored in Keycloak, at most 10 s old. */
 export interface User {
@@ -18,9 +27,12 @@ export interface User {
 /** The authenticated user and credential. Created only for users that exist and are enabled in Keycloak. */
 export interface Principal {
   user: User;
-  credential: 'session' | 'bearer';
+  /** `bearer` is an access token of Keycloak, `token` a personal token. */
+  credential: 'session' | 'bearer' | 'token';
   scopes: ReadonlySet<Scope>;
-  /** Id of the session row; null for a bearer token. */
+  /** Null for other credentials than a personal token. */
+  token: PrincipalToken | null;
+  /** Id of the session row; null for other credentials. */
   sessionId: string | null;
   /** Keycloak's session id (`sid`), which a back-channel logout names. */
   keycloakSessionId: string | null;

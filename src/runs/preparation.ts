@@ -112,6 +112,7 @@ function toPrincipal(userId: string, { sessionId, keycloakSessionId, signedInAtM
     user: { id: userId, username: '', email: null, name: null, tier: 'free' },
     credential: sessionId === null ? 'bearer' : 'session',
     scopes: new Set(),
+    token: null,
     sessionId,
     keycloakSessionId,
     ...(signedInAtMs === undefined ? {} : { signedInAtMs }),

@@ -140,7 +140,7 @@ describe('the limit of refused bodies', () => {
 
 const createPrincipal = (id: string, change: Partial<Principal> = {}): Principal => ({
   user: { id, username: '', email: null, name: null, tier: 'free' },
-  ...{ credential: 'session', scopes: new Set(), sessionId: null, keycloakSessionId: null },
+  ...{ credential: 'session', scopes: new Set(), token: null, sessionId: null, keycloakSessionId: null },
   ...change,
 });
 

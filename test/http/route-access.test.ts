@@ -221,6 +221,7 @@ function createPrincipal(
     user: { id: 'id', username: 'name', email: null, name: null, tier },
     credential,
     scopes: new Set(scopes),
+    token: null,
     sessionId: null,
     keycloakSessionId: null,
   };

@@ -50,7 +50,13 @@ async function serve(routes: readonly Route[], path: string) {
     authenticate: ({ headers }) =>
       Promise.resolve({
         user: { id: String(headers['x-user']), username: '', email: null, name: null, tier: 'starter' },
-        ...{ credential: 'session', scopes: new Set(), sessionId: null, keycloakSessionId: null },
+        ...{
+          credential: 'session',
+          scopes: new Set(),
+          token: null,
+          sessionId: null,
+          keycloakSessionId: null,
+        },
       } satisfies Principal),
     refuseCrossSite: () => undefined,
     auditTierRefusal: () => Promise.resolve(),

@@ -72,6 +72,7 @@ function bearerOf(id: string, overrides: Partial<Principal> = {}): Principal {
     user: { id, username: id, email: null, name: null, tier: 'free' },
     credential: 'bearer',
     scopes: new Set(['chat']),
+    token: null,
     sessionId: null,
     keycloakSessionId: `sid of ${id}`,
     signedInAtMs: 1_000_000,

@@ -7,6 +7,7 @@ function principalOf(userId: string, overrides: Partial<Principal> = {}): Princi
     user: { id: userId, username: userId, email: null, name: null, tier: 'free' },
     credential: 'session',
     scopes: new Set(),
+    token: null,
     sessionId: `row of ${userId}`,
     keycloakSessionId: `sid of ${userId}`,
     signedInAtMs: 1_000,

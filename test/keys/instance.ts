@@ -136,6 +136,7 @@ export function createPrincipal(
     user: { id, username, email: `${username}@example.test`, name: null, tier },
     credential: 'session',
     scopes: new Set(),
+    token: null,
     sessionId: 'session',
     keycloakSessionId: null,
   };

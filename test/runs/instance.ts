@@ -125,6 +125,7 @@ export function createPrincipal(): Principal {
     user: testUser(randomUUID()),
     credential: 'session',
     scopes: new Set(),
+    token: null,
     sessionId: randomUUID(),
     keycloakSessionId: null,
     signedInAtMs: Date.now(),

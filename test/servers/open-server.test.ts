@@ -86,7 +86,7 @@ describe('a test that does not end', () => {
     const { id } = await ada.add({ connection_config: createSshServerConfig({ host, port }) });
     const user = { ...ada.user, name: null, tier: 'starter' as const };
     const principal: Principal = {
-      ...{ user, credential: 'session', scopes: new Set() },
+      ...{ user, credential: 'session', scopes: new Set(), token: null },
       ...{ sessionId: null, keycloakSessionId: null },
     };
     const call = { principal, requestId: 'x', disconnected: new AbortController().signal };
