@@ -7,13 +7,14 @@ import { createRequestContext } from './http/request-context.ts';
 import { mountRoutes } from './http/route.ts';
 import { createSecurityHeaders } from './http/security-headers.ts';
 import { notFound } from './lib/errors.ts';
+import { refuseTokenInUrl } from './tokens/routes.ts';
 
 /** Paths that are served while the process drains. */
 const PROBES = new Set(['/livez', '/readyz']);
 
 /**
- * Creates the HTTP application. The order matters: request id and log, security headers, host check, each route's
- * own checks (see `mountRoutes`), errors last.
+ * Creates the HTTP application. The order matters: request id and log, security headers, host and address
+ * check, each route's own checks (see `mountRoutes`), errors last.
  */
 export function createApp(context: Context): Express {
   const app = express();
@@ -25,6 +26,7 @@ export function createApp(context: Context): Express {
   app.use(createRequestContext(context.log, context.metrics.observe));
   app.use(createSecurityHeaders(context.config.publicUrl));
   app.use(context.hostGuard);
+  app.use(refuseTokenInUrl);
   app.use((request, _response, next) => {
     if (context.isDraining() && !PROBES.has(request.path)) throw drainingError();
     next();

@@ -23,6 +23,8 @@ import { runRoutes } from './runs/routes.ts';
 import { createRunService, type RunService } from './runs/service.ts';
 import { serverRoutes } from './servers/routes.ts';
 import { createServerService, type ServerService } from './servers/service.ts';
+import { tokenRoutes } from './tokens/routes.ts';
+import { createTokenService, type TokenService } from './tokens/service.ts';
 
 /** Replacements by a test or the quick start for parts that the configuration determines. */
 export interface ContextOverrides {
@@ -101,7 +103,7 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
       await gateway.flush();
     },
     async close() {
-      await Promise.all([keys.stop(), identity.stop(), runs.stop()]);
+      await Promise.all([keys.stop(), identity.stop(), runs.stop(), features.tokens.flush()]);
       // In reverse order: Docker removes its objects on an engine behind SSH through the SSH runner's connections.
       for (const runner of [...runners.values()].reverse()) await runner.close();
       await clients.close();
@@ -110,6 +112,7 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
 }
 
 interface Features {
+  tokens: TokenService;
   identity: Identity;
   keys: KeyService;
   gateway: Gateway;
@@ -123,10 +126,12 @@ function createFeatures(config: Config, clients: Clients, log: Log): Features {
   const loopGuard = createLoopGuard(config.sessionSecret);
   const upstreams = { overrides: config.upstreams };
   const keys = createKeyService({ ...clients, upstreams, loopGuard, log });
+  const tokens = createTokenService({ database, notifications, log });
   const identity = createIdentity({
     config,
     database,
     keyring,
+    personalTokens: tokens,
     keycloakAdmin: clients.usersKeycloak,
     serverConnections: {
       userIds: () => servers.listConnectedUserIds(),
@@ -134,6 +139,7 @@ function createFeatures(config: Config, clients: Clients, log: Log): Features {
     },
     onUserDeleted: async (userId) => {
       const requestId = `deletion-${randomId()}`;
+      await tokens.removeUser(userId, requestId, 'system:keycloak');
       await runs.removeUser(userId);
       await gateway.removeUser(userId);
       await servers.removeUser(userId, requestId, 'system:keycloak');
@@ -152,14 +158,14 @@ function createFeatures(config: Config, clients: Clients, log: Log): Features {
     ...{ database, notifications, keyring, identity, servers, log },
     settings: config.runs,
   });
-  return { identity, keys, gateway, servers, runs, runners };
+  return { tokens, identity, keys, gateway, servers, runs, runners };
 }
 
 function listFeatureRoutes(config: Config, { database }: Clients, features: Features): Route[] {
-  const { identity, keys, gateway, servers, runs } = features;
+  const { tokens, identity, keys, gateway, servers, runs } = features;
   const home = homeRoutes({
     authenticate: identity.guards.authenticate,
-    explainRoute: (user) => gateway.explainRoute(user),
+    explainRoute: (caller) => gateway.explainRoute(caller),
     publicUrl: config.publicUrl,
     keycloakUrl: config.keycloak.url,
     cookieName: config.sessionCookieName,
@@ -168,6 +174,7 @@ function listFeatureRoutes(config: Config, { database }: Clients, features: Feat
   return [
     ...home,
     ...identity.routes,
+    ...tokenRoutes({ tokens }),
     ...keyRoutes({ keys }),
     ...serverRoutes({ servers }),
     ...runRoutes({ runs, activeWork: identity.activeWork }),

@@ -35,6 +35,8 @@ export const AUDIT_ACTIONS = [
   'vault.purge_unconfirmed',
   'run.started',
   'run.cancelled',
+  'token.created',
+  'token.revoked',
   'session.started',
   'tier.refused',
 ] as const;

@@ -7,6 +7,7 @@ import { getUserId } from '../lib/owner.ts';
 import { createRunners } from '../runners/index.ts';
 import { createRunData } from '../runs/service.ts';
 import { createServerData } from '../servers/service.ts';
+import { createTokenData } from '../tokens/service.ts';
 
 /** What the commands for stored keys use. An app may run at the same time. */
 export interface KeyAdminContext extends MoveDeps, PurgeDeps {
@@ -35,15 +36,17 @@ export function createKeyAdminContext(config: Config, log: Log): KeyAdminContext
   const runners = createRunners({ dialer, log });
   const servers = createServerData({ database, keyring, runners, log });
   const runs = createRunData({ database, keyring });
+  const tokens = createTokenData({ database });
   return {
     ...clients,
     upstreams: { overrides: config.upstreams },
     ownerData: {
       async listOwners() {
-        const owners = await Promise.all([servers.listOwners(), runs.listOwners()]);
+        const owners = await Promise.all([servers.listOwners(), runs.listOwners(), tokens.listOwners()]);
         return [...new Set(owners.flat())].sort();
       },
       async remove(owner, requestId, actor) {
+        await tokens.remove(owner, requestId, actor);
         await runs.remove(owner);
         await servers.removeUser(getUserId(owner), requestId, actor);
       },

@@ -76,6 +76,16 @@ program
   });
 
 program
+  .command('token')
+  .argument('<user>', 'a demo user, e.g. starter')
+  .description('create a personal token of a demo user for 7 days and print it (local mode)')
+  .action(async (user: string) => {
+    const { createDemoSession } = await import('./session.ts');
+    const { createDemoToken } = await import('./token.ts');
+    print(await createDemoToken(await createDemoSession(environment(), cwd, user, 'token')));
+  });
+
+program
   .command('demo')
   .description('run the main use case on the running stack (npm run demo)')
   .action(async () => {
@@ -186,7 +196,7 @@ const vault = program.command('vault').description('the vault records in Keycloa
 
 vault
   .command('purge')
-  .description('list the keys and servers of users that no longer exist in Keycloak')
+  .description('list the keys and other data of users that no longer exist in Keycloak')
   .option('--yes', 'delete them', false)
   .option(
     '--even-most',

@@ -24,14 +24,16 @@ const DEMO_PASSWORD = 'demo';
 /**
  * Signs a demo user in to the running stack through Keycloak's forms, with the public demo password. It bypasses no
  * check; demo users exist in local mode only.
+ * @param command that needs the session, for errors.
  * @throws StartError if no stack runs, in a deployment, or if Keycloak refuses the sign-in.
  */
 export async function createDemoSession(
   environment: Environment,
   cwd: string,
   username: string,
+  command = 'session',
 ): Promise<DemoSession> {
-  assertLocalMode(environment, 'session');
+  assertLocalMode(environment, command);
   const stack = getStackFile(resolveDataDir(environment, cwd));
   const cookieName = readSetting(environment, 'SESSION_COOKIE_NAME') ?? SESSION_COOKIE_NAMES.local;
   const dispatcher = createPinnedAgent(toPinnedAddresses(stack, environment));

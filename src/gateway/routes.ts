@@ -87,7 +87,7 @@ export function gatewayRoutes({
       query: RoutePreviewQuery,
       response: RoutePreview,
       async handle({ principal, query }) {
-        const { decision, listsRead } = await routing.preview(principal.user, query.model);
+        const { decision, listsRead } = await routing.preview(principal, query.model);
         return toRoutePreview(decision, listsRead);
       },
     }),

@@ -69,11 +69,7 @@ export function createServeRequest(deps: ServeRequestDeps): ServeRequest {
 
 /** @param requireByokTier is called when the user's own keys serve the request. */
 async function serve(deps: ServeRequestDeps, call: GatewayCall, requireByokTier: () => void): Promise<void> {
-  const decision = await deps.routing.decide(
-    call.principal.user,
-    call.body.model,
-    call.request.get(LOOP_HEADER),
-  );
+  const decision = await deps.routing.decide(call.principal, call.body.model, call.request.get(LOOP_HEADER));
   call.signal.throwIfAborted();
   logDecision(call.log, call.principal.user, decision);
   deps.keyStatus.writeUndecryptable(call, decision);

@@ -1,4 +1,4 @@
-import type { User } from '../http/principal.ts';
+import type { Caller } from '../http/principal.ts';
 import type { Route } from '../http/route.ts';
 import type { UserCache, ActiveWork } from '../identity/service.ts';
 import type { KeyService } from '../keys/service.ts';
@@ -45,7 +45,7 @@ export interface GatewayDeps {
 export interface Gateway {
   routes: Route[];
   /** Describes in one sentence which key would serve a request of the user that names no model. */
-  explainRoute(user: User): Promise<string>;
+  explainRoute(caller: Caller): Promise<string>;
   /** Removes what is stored about a deleted user. */
   removeUser(userId: string): Promise<void>;
   /** Resolves when all pending writes of key status and of stored responses have ended. */
@@ -91,7 +91,7 @@ export function createGateway(deps: GatewayDeps): Gateway {
   const listModels = createListModels({ ...deps, routing });
   return {
     routes: gatewayRoutes({ serveRequest, serveStoredResponse, listModels, routing, openRequestLimit }),
-    explainRoute: async (user) => explainDecision((await routing.preview(user, undefined)).decision),
+    explainRoute: async (caller) => explainDecision((await routing.preview(caller, undefined)).decision),
     removeUser: (userId) => storedResponses.removeAll(userOwner(userId)),
     async flush() {
       await Promise.all([keyStatus.flush(), storedResponses.flush()]);

@@ -1,7 +1,7 @@
 import type { Request, Response } from 'express';
 import helmet from 'helmet';
 import { summarizeError } from '../http/errors.ts';
-import type { Authenticate, User } from '../http/principal.ts';
+import type { Authenticate, Caller } from '../http/principal.ts';
 import { rawRoute, type Route } from '../http/route.ts';
 import { isAppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
@@ -10,7 +10,7 @@ import { HOME_CSS, renderHomePage, type HomeState } from './page.ts';
 export interface HomeDeps {
   authenticate: Authenticate;
   /** Describes which key would serve a request of the user that names no model. */
-  explainRoute(user: User): Promise<string>;
+  explainRoute(caller: Caller): Promise<string>;
   publicUrl: string;
   /** Allowed as a form target, since the sign-out form redirects to Keycloak. */
   keycloakUrl: string;
@@ -39,8 +39,12 @@ export function homeRoutes(deps: HomeDeps): Route[] {
 
   async function readState(request: Request, response: Response, log: Log): Promise<HomeState> {
     try {
-      const { user } = await deps.authenticate(request, response);
-      return { kind: 'signed_in', user, routeSentence: await deps.explainRoute(user) };
+      const principal = await deps.authenticate(request, response);
+      return {
+        kind: 'signed_in',
+        user: principal.user,
+        routeSentence: await deps.explainRoute(principal),
+      };
     } catch (error) {
       if (isAppError(error, 'unauthenticated')) return { kind: 'signed_out' };
       if (!isAppError(error)) throw error;

@@ -40,5 +40,13 @@ export interface Principal {
   signedInAtMs?: number;
 }
 
+/** Whom a request serves: the user, within the restrictions of the token. */
+export type Caller = Pick<Principal, 'user' | 'token'>;
+
+/** True unless the token names the keys that it may use and this is none of them. */
+export function isKeyAllowed(token: PrincipalToken | null, keyId: string): boolean {
+  return token?.keyIds?.includes(keyId) ?? true;
+}
+
 /** Returns the principal or throws `unauthenticated` (401). Only one credential is considered. */
 export type Authenticate = (request: Request, response: Response) => Promise<Principal>;

@@ -249,13 +249,18 @@ function findRefusal(route: Pick<Route, 'access' | 'tier'>, principal: Principal
   if (principal.credential !== 'session') {
     const allowed = typeof route.access === 'object' && principal.scopes.has(route.access.scope);
     if (!allowed) {
-      return new AppError(
-        'scope_required',
-        'This credential has no access to this route. Sign in and use the session.',
-      );
+      return scopeRequired(route.access);
     }
   }
   return route.tier === undefined ? undefined : findTierRefusal(principal, route.tier);
+}
+
+function scopeRequired(access: Access): AppError {
+  const remedy =
+    typeof access === 'object'
+      ? `It needs the scope ${access.scope}.`
+      : 'It needs a session: sign in and use its cookie.';
+  return new AppError('scope_required', `This credential has no access to this route. ${remedy}`);
 }
 
 /** Throws `tier_required` (403) with both tiers when the user's tier is below `required`. */

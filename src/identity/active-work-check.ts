@@ -5,11 +5,13 @@ import type { LocalExecution } from './local-execution.ts';
 import type { Logout } from './logout.ts';
 import type { SessionStore } from './session-store.ts';
 import type { UserConnections } from './user-connections.ts';
+import type { TokenAuthentication } from '../tokens/service.ts';
 
 export interface ActiveWorkCheckDeps {
   activeWork: ActiveWork;
   connections: Pick<UserConnections, 'userIds'>;
   store: SessionStore;
+  personalTokens: Pick<TokenAuthentication, 'listValidIds'>;
   userCache: UserCache;
   localExecution: Pick<LocalExecution, 'isAllowed'>;
   logout: Logout;
@@ -43,7 +45,7 @@ export function createActiveWorkCheck(deps: ActiveWorkCheckDeps): () => Promise<
   }
 
   async function endWorkOfLoggedOutTokens(): Promise<void> {
-    const withToken = deps.activeWork.principals().filter(({ credential }) => credential !== 'session');
+    const withToken = deps.activeWork.principals().filter(({ credential }) => credential === 'bearer');
     // Each request has a principal of its own.
     const bySignIn = Map.groupBy(withToken, (principal) => JSON.stringify(toSignInRef(principal)));
     for (const [first, ...others] of bySignIn.values())
@@ -61,6 +63,14 @@ export function createActiveWorkCheck(deps: ActiveWorkCheckDeps): () => Promise<
     });
   }
 
+  /** Also of expired tokens, and of those whose revocation was not notified. */
+  async function endWorkOfRevokedTokens(): Promise<void> {
+    const ids = deps.activeWork.principals().flatMap(({ token }) => (token === null ? [] : [token.id]));
+    if (ids.length === 0) return;
+    const validIds = await deps.personalTokens.listValidIds([...new Set(ids)]);
+    for (const id of ids) if (!validIds.has(id)) deps.activeWork.endToken(id);
+  }
+
   /** The role can come from a group or another role, whose changes cause no event of the user. */
   async function endWorkOfFormerOperators(): Promise<void> {
     await checkUsers(deps.activeWork.operatorIds(), async (id) => {
@@ -73,6 +83,7 @@ export function createActiveWorkCheck(deps: ActiveWorkCheckDeps): () => Promise<
     const checks = [
       endWorkOfEndedSessions,
       endWorkOfLoggedOutTokens,
+      endWorkOfRevokedTokens,
       endWorkOfFormerOperators,
       endWorkOfChangedUsers,
     ];
@@ -111,10 +122,14 @@ function createTurns(max: number): (ids: string[]) => string[] {
   };
 }
 
-/** Checks one sign-in in the database, for work that waited in a queue before it started. */
-export function createSignInCheck(store: SessionStore): (principal: Principal) => Promise<boolean> {
+/** Checks one credential in the database, for work that waited in a queue before it started. */
+export function createSignInCheck({
+  store,
+  personalTokens,
+}: Pick<ActiveWorkCheckDeps, 'store' | 'personalTokens'>): (principal: Principal) => Promise<boolean> {
   return async (principal) => {
-    const { sessionId } = principal;
+    const { sessionId, token } = principal;
+    if (token !== null) return (await personalTokens.listValidIds([token.id])).has(token.id);
     if (sessionId === null) return !(await store.isLoggedOut(toSignInRef(principal)));
     return (await store.listValidSessionIds([sessionId])).has(sessionId);
   };

@@ -4,8 +4,8 @@ import type { Principal } from '../http/principal.ts';
 import { operatorRoleRequired, tierRequired, unauthenticated, type AppError } from '../lib/errors.ts';
 
 /**
- * Why active work is ended. `signed_out`: its sign-in is no longer valid, because the user signed out, was disabled or
- * deleted, or the session has expired. `tier_lowered`: it needs a higher tier than the user now has. `role_removed`: it
+ * Why active work is ended. `signed_out`: its credential is no longer valid, because the user signed out, was disabled or
+ * deleted, the session has expired, or the token was revoked or has expired. `tier_lowered`: it needs a higher tier than the user now has. `role_removed`: it
  * needs the role `ops-operator`, which the user no longer has.
  */
 export type WorkEndReason = 'signed_out' | 'tier_lowered' | 'role_removed' | 'draining';
@@ -49,6 +49,8 @@ export interface ActiveWork {
   endSession(sessionId: string): void;
   /** Ends the work of a Keycloak session, by its `sid`. */
   endKeycloakSession(keycloakSessionId: string): void;
+  /** Ends the work of a personal token. */
+  endToken(tokenId: string): void;
   /** Principals with active work, without duplicates. */
   principals(): Principal[];
   userIds(): string[];
@@ -127,7 +129,7 @@ export function createActiveWork(): ActiveWork {
 
 type EndMethods = Pick<
   ActiveWork,
-  'endUser' | 'endAll' | 'endPrincipal' | 'endSession' | 'endKeycloakSession'
+  'endUser' | 'endAll' | 'endPrincipal' | 'endSession' | 'endKeycloakSession' | 'endToken'
 >;
 
 function createEndMethods(endWhere: (matches: (principal: Principal) => boolean) => void): EndMethods {
@@ -147,6 +149,9 @@ function createEndMethods(endWhere: (matches: (principal: Principal) => boolean)
     endKeycloakSession: (id) => {
       endWhere((principal) => principal.keycloakSessionId === id);
     },
+    endToken: (id) => {
+      endWhere((principal) => principal.token?.id === id);
+    },
   };
 }
 
@@ -160,7 +165,10 @@ function endItem(item: WorkItem, reason: WorkEndReason, error: AppError): void {
   item.end(reason, error);
 }
 
-/** A sign-in with an unknown time counts as the oldest, so that its work is always ended. */
+/**
+ * A sign-in with an unknown time counts as the oldest, so that its work is always ended. A personal token is not a
+ * sign-in: no logout ends its work, only the end of all work of its user.
+ */
 function signedInAt(principal: Principal): number {
-  return principal.signedInAtMs ?? 0;
+  return principal.token === null ? (principal.signedInAtMs ?? 0) : Infinity;
 }

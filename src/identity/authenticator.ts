@@ -1,6 +1,8 @@
 import type { Request, Response } from 'express';
 import { SCOPES, type Authenticate, type Principal, type Scope } from '../http/principal.ts';
 import { unauthenticated } from '../lib/errors.ts';
+import { getUserId } from '../lib/owner.ts';
+import { hasTokenPrefix, type TokenAuthentication } from '../tokens/service.ts';
 import type { UserCache } from './user-cache.ts';
 import type { UserConnections } from './user-connections.ts';
 import type { Logout } from './logout.ts';
@@ -14,6 +16,7 @@ export interface AuthenticatorDeps {
   userCache: UserCache;
   refreshIfDue: RefreshIfDue;
   tokens: TokenVerifier;
+  personalTokens: Pick<TokenAuthentication, 'find' | 'track'>;
   store: SessionStore;
   logout: Logout;
   connections: UserConnections;
@@ -31,10 +34,29 @@ const BEARER = /^Bearer +([A-Za-z0-9._~+/-]+=*)$/i;
  * Keycloak.
  */
 export function createAuthenticator(deps: AuthenticatorDeps): Authenticate {
-  async function fromBearer(request: Request, response: Response): Promise<Principal> {
-    const values = request.headersDistinct['authorization'] ?? [];
-    const token = values.length === 1 ? BEARER.exec(values[0] ?? '')?.[1] : undefined;
+  async function fromPersonalToken(text: string, request: Request, response: Response): Promise<Principal> {
+    const token = await deps.personalTokens.find(text);
     if (token === undefined) throw unauthenticated();
+    const { id, models, keyIds, scopes } = token;
+    const userId = getUserId(token.owner);
+    deps.connections.track(userId, response);
+    const user = await deps.userCache.findUser(userId);
+    if (user === undefined) throw unauthenticated();
+    deps.personalTokens.track(token, request, response);
+    return {
+      user,
+      credential: 'token',
+      scopes,
+      token: { id, models, keyIds },
+      sessionId: null,
+      keycloakSessionId: null,
+    };
+  }
+
+  async function fromBearer(request: Request, response: Response): Promise<Principal> {
+    const token = BEARER.exec(readSingle(request, 'authorization') ?? '')?.[1];
+    if (token === undefined) throw unauthenticated();
+    if (hasTokenPrefix(token)) return fromPersonalToken(token, request, response);
     const { userId, keycloakSessionId, issuedAtMs } = await deps.tokens.verifyBearer(token);
     if (await deps.store.isLoggedOut({ userId, keycloakSessionId, signedInAtMs: issuedAtMs })) {
       throw unauthenticated();
@@ -76,8 +98,14 @@ export function createAuthenticator(deps: AuthenticatorDeps): Authenticate {
 
   return async (request, response) => {
     if (request.headers.authorization !== undefined) return fromBearer(request, response);
-    // It is for personal tokens, of which there are none yet. The header decides alone all the same.
-    if (request.headers['x-api-key'] !== undefined) throw unauthenticated();
+    if (request.headers['x-api-key'] !== undefined)
+      return fromPersonalToken(readSingle(request, 'x-api-key') ?? '', request, response);
     return fromSession(request, response);
   };
+}
+
+/** The value of a header that is sent once; undefined when it is missing or sent more than once. */
+function readSingle(request: Request, name: string): string | undefined {
+  const values = request.headersDistinct[name] ?? [];
+  return values.length === 1 ? values[0] : undefined;
 }

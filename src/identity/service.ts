@@ -26,6 +26,7 @@ import { createSessions } from './sessions.ts';
 import { createSignInFlow } from './sign-in.ts';
 import { createSignInCheck, createActiveWorkCheck } from './active-work-check.ts';
 import { createTokenVerifier } from './token-verifier.ts';
+import type { TokenAuthentication } from '../tokens/service.ts';
 
 export type { UserCache } from './user-cache.ts';
 export type { WorkEndReason, EndWork, ActiveWork } from './active-work.ts';
@@ -48,6 +49,7 @@ export interface IdentityDeps {
   keyring: Keyring;
   /** Admin client of the main realm, signed in as the service client. */
   keycloakAdmin: KeycloakAdmin;
+  personalTokens: TokenAuthentication;
   log: Log;
   /** The connections to the servers of users, which other features keep between requests. */
   serverConnections: Pick<UserConnections, 'userIds' | 'close'>;
@@ -63,7 +65,7 @@ export interface Identity {
   userCache: UserCache;
   activeWork: ActiveWork;
   localExecution: LocalExecution;
-  /** Returns true if the principal's sign-in has not been ended, according to the database. */
+  /** Returns true if the principal's sign-in or token has not been ended, according to the database. */
   isSignInValid(principal: Principal): Promise<boolean>;
   /** For `mountRoutes`. */
   guards: RouteGuards;
@@ -81,7 +83,7 @@ const PRUNE_INTERVAL_MS = 10 * 60_000;
 
 /** Makes no request to Keycloak or the database before `start` or the first HTTP request. */
 export function createIdentity(deps: IdentityDeps): Identity {
-  const { config, database, keyring, keycloakAdmin, serverConnections, log } = deps;
+  const { config, database, keyring, keycloakAdmin, serverConnections, personalTokens, log } = deps;
   const secure = config.mode !== 'local';
   const { publicUrl, sessionCookieName: cookieName, sessionSecret } = config;
   const { url, internalUrl, realm, web } = config.keycloak;
@@ -89,6 +91,9 @@ export function createIdentity(deps: IdentityDeps): Identity {
 
   const userCache = createUserCache({ keycloakAdmin });
   const activeWork = createActiveWork();
+  personalTokens.onDeleted((id) => {
+    activeWork.endToken(id);
+  });
   const localExecution = createLocalExecution({ isOn: config.localExecution, keycloakAdmin });
   const store = createSessionStore(database);
   const connections = createUserConnections();
@@ -103,7 +108,7 @@ export function createIdentity(deps: IdentityDeps): Identity {
   const tokens = createTokenVerifier({ url, internalUrl, realm, webClientId: web.id, apiClientIds, fetch });
   const refreshIfDue = createSessionRefresh({ oidc, keyring, store, logout });
   const authenticate = createAuthenticator({
-    ...{ sessions, userCache, refreshIfDue, tokens, store, logout, connections },
+    ...{ sessions, userCache, refreshIfDue, tokens, personalTokens, store, logout, connections },
   });
   const refuseCrossSite = createCrossSiteGuard(publicUrl);
   const refusals = createRefusalTrail({ database, log });
@@ -120,7 +125,7 @@ export function createIdentity(deps: IdentityDeps): Identity {
     userCache,
     activeWork,
     localExecution,
-    isSignInValid: createSignInCheck(store),
+    isSignInValid: createSignInCheck({ store, personalTokens }),
     guards: {
       authenticate,
       refuseCrossSite,
@@ -155,11 +160,11 @@ interface PollerDeps {
 
 /** What runs beside the requests: who was changed or signed out in Keycloak, and whose work may go on. */
 function createPollers(
-  { database, keycloakAdmin, serverConnections, log, onUserDeleted }: IdentityDeps,
+  { database, keycloakAdmin, serverConnections, personalTokens, log, onUserDeleted }: IdentityDeps,
   deps: PollerDeps,
 ): Poller[] {
   const pollKeycloakEvents = createKeycloakEventPoll({ keycloakAdmin, database, ...deps });
-  const checkActiveWork = createActiveWorkCheck({ ...deps, serverConnections });
+  const checkActiveWork = createActiveWorkCheck({ ...deps, serverConnections, personalTokens });
   const pollers = [
     createPoller('reading the events of Keycloak', EVENT_POLL_INTERVAL_MS, pollKeycloakEvents, log),
     createPoller('checking running work', ACTIVE_WORK_CHECK_INTERVAL_MS, checkActiveWork, log),

@@ -1,4 +1,4 @@
-import type { Principal } from '../http/principal.ts';
+import { isKeyAllowed, type Principal } from '../http/principal.ts';
 import { AppError } from '../lib/errors.ts';
 import { randomId } from '../lib/ids.ts';
 import { userOwner } from '../lib/owner.ts';
@@ -10,6 +10,7 @@ import { readKeyView, toKeyTested } from './key-view.ts';
 import { createAddEdit, isSameContent, type KeyInput, type PoolEdit } from './pool-edit.ts';
 import { changePool, readStoredPool } from './pool-writer.ts';
 import type { AddKey, KeyAdded, KeyTestStatus } from './schema.ts';
+import { keyNotFound } from './stored-key.ts';
 
 /** Results with which a key is stored when the user asked for the test. */
 const WORKING: ReadonlySet<KeyTestStatus> = new Set(['valid', 'unverified']);
@@ -20,7 +21,8 @@ const RECOGNIZED: ReadonlySet<KeyTestStatus> = new Set(['valid', 'no_credit', 'r
  * Encrypts and stores a key, or with `key_id` replaces one in place: id, position and creation date stay.
  * With `validate` the key is tested first, and not stored when it does not work. A key that does not have the form of
  * the provider's keys is always tested, and stored when the provider recognizes it.
- * @throws AppError `unknown_provider`, `key_not_found` (404); `invalid_key_format`, `wrong_provider_key`,
+ * @throws AppError `unknown_provider`, `key_not_found` (404); `scope_required` (403) for a token that is limited to
+ *   other keys; `invalid_key_format`, `wrong_provider_key`,
  *   `key_too_long`, `endpoint_forbidden`, `validation_failed` (400); `duplicate_key`, `pool_full` (409);
  *   `key_test_failed` (422); `key_undecryptable` (424) when the stored key is kept and does not decrypt;
  *   `rate_limited` (429); `busy`, `keycloak_unavailable`, `database_unavailable` (503).
@@ -31,6 +33,7 @@ export async function addKey(
   body: AddKey,
   requestId: string,
 ): Promise<KeyAdded> {
+  if (body.key_id === undefined) assertMayAddKey(principal);
   const checked = await checkInput(deps, principal, body);
   const { input, formatError } = checked;
   const { owner, provider, isReplacement } = input;
@@ -53,6 +56,15 @@ export async function addKey(
   };
 }
 
+/** A token that names its keys could not use the new one, but other requests would. */
+function assertMayAddKey({ token }: Principal): void {
+  if ((token?.keyIds ?? null) === null) return;
+  throw new AppError(
+    'scope_required',
+    'This token is limited to some keys and adds no others. Sign in and use the session.',
+  );
+}
+
 interface CheckedInput {
   input: KeyInput;
   /** Set when the key does not have the known form; then the provider's answer decides. */
@@ -61,8 +73,9 @@ interface CheckedInput {
   endpoint: CheckedEndpoint | undefined;
 }
 
-async function checkInput(deps: KeyDeps, { user }: Principal, body: AddKey): Promise<CheckedInput> {
+async function checkInput(deps: KeyDeps, { user, token }: Principal, body: AddKey): Promise<CheckedInput> {
   const provider = getProvider(deps.providers, body.provider);
+  if (body.key_id !== undefined && !isKeyAllowed(token, body.key_id)) throw keyNotFound(provider);
   const isReplacement = body.key_id !== undefined;
   // An empty key in a replacement keeps the stored key.
   const keepsKey = body.key === '' && isReplacement && !provider.requiresKey;

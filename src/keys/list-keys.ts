@@ -1,24 +1,22 @@
-import type { User } from '../http/principal.ts';
+import { isKeyAllowed, type Caller } from '../http/principal.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { KeyDeps } from './deps.ts';
 import { needsEndpoint } from './key-input.ts';
-import { toKeyView } from './key-view.ts';
+import { toKeyView, type KeyWithStatus } from './key-view.ts';
 import type { KeyStats, KeyView, ProviderView } from './schema.ts';
 import { compareByCreation } from './stored-key.ts';
 
 /** Sorted by creation, then id. Decrypts nothing. */
-export async function listKeys({ reader }: KeyDeps, user: User): Promise<KeyView[]> {
-  const keys = await reader.readKeys(userOwner(user.id));
+export async function listKeys(deps: KeyDeps, caller: Caller): Promise<KeyView[]> {
+  const keys = await readAllowedKeys(deps, caller);
   // Before the dates lose their milliseconds.
   return [...keys].sort((a, b) => compareByCreation(a.stored, b.stored)).map(toKeyView);
 }
 
 /** All providers, with the number of the user's keys. */
-export async function listProviders(
-  { reader, providers, upstreams }: KeyDeps,
-  user: User,
-): Promise<ProviderView[]> {
-  const keys = await reader.readKeys(userOwner(user.id));
+export async function listProviders(deps: KeyDeps, caller: Caller): Promise<ProviderView[]> {
+  const { providers, upstreams } = deps;
+  const keys = await readAllowedKeys(deps, caller);
   return providers.map((provider) => {
     const keyCount = keys.filter((key) => key.provider === provider).length;
     return {
@@ -37,11 +35,9 @@ export async function listProviders(
 }
 
 /** Counts the user's keys and what is known of them. */
-export async function countKeyStatuses(
-  { reader, providers }: KeyDeps,
-  { id: userId, tier }: User,
-): Promise<KeyStats> {
-  const keys = await reader.readKeys(userOwner(userId));
+export async function countKeyStatuses(deps: KeyDeps, caller: Caller): Promise<KeyStats> {
+  const { providers } = deps;
+  const keys = await readAllowedKeys(deps, caller);
   const statuses = new Map(
     providers.map(({ id }) => [
       id,
@@ -54,7 +50,7 @@ export async function countKeyStatuses(
     configured_providers: count((list) => list.length > 0),
     tested_providers: count((list) => list.some((status) => status !== 'untested')),
     valid_providers: count((list) => list.includes('valid')),
-    user_tier: tier,
+    user_tier: caller.user.tier,
     providers: Object.fromEntries(
       [...statuses].map(([id, list]) => [
         id,
@@ -62,4 +58,10 @@ export async function countKeyStatuses(
       ]),
     ),
   };
+}
+
+/** Sorted by provider, then creation. A token that names its keys shows no other keys. */
+async function readAllowedKeys({ reader }: KeyDeps, { user, token }: Caller): Promise<KeyWithStatus[]> {
+  const keys = await reader.readKeys(userOwner(user.id));
+  return keys.filter(({ stored }) => isKeyAllowed(token, stored.id));
 }

@@ -1,23 +1,27 @@
-import type { Principal } from '../http/principal.ts';
+import { isKeyAllowed, type Principal } from '../http/principal.ts';
+import { AppError } from '../lib/errors.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { KeyDeps } from './deps.ts';
 import { getProvider } from './key-input.ts';
 import { createRemovalEdit, type RemovalEdit } from './pool-edit.ts';
 import { changePool } from './pool-writer.ts';
 import type { KeysDeleted } from './schema.ts';
+import { keyNotFound } from './stored-key.ts';
 
 /**
  * Deletes one key, or without `keyId` all of the provider's.
- * @throws AppError `unknown_provider`, `key_not_found`, `busy`, `keycloak_unavailable`, `database_unavailable`.
+ * @throws AppError `validation_failed` (400) for a token without `keyId`; `unknown_provider`, `key_not_found`, `busy`, `keycloak_unavailable`, `database_unavailable`.
  */
 export async function removeKey(
   deps: KeyDeps,
-  { user }: Principal,
+  { user, token }: Principal,
   providerId: string,
   keyId: string | undefined,
   requestId: string,
 ): Promise<KeysDeleted> {
   const provider = getProvider(deps.providers, providerId);
+  if (token !== null && keyId === undefined) throw keyIdMissing();
+  if (keyId !== undefined && !isKeyAllowed(token, keyId)) throw keyNotFound(provider);
   const owner = userOwner(user.id);
   const change = { owner, ownerName: user.username, provider: provider.id, requestId };
   const { removal } = await changePool<RemovalEdit>(
@@ -28,4 +32,11 @@ export async function removeKey(
   );
   const deleted = removal.ids.size + removal.unreadableCount;
   return { message: `${deleted} ${provider.name} ${deleted === 1 ? 'key' : 'keys'} deleted.`, deleted };
+}
+
+/** A program that sends no id by mistake must not delete all keys. */
+function keyIdMissing(): AppError {
+  return new AppError('validation_failed', 'The request is not valid; see errors.', {
+    errors: [{ path: 'key_id', message: 'is required with a token, which deletes one key at a time' }],
+  });
 }

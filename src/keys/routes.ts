@@ -17,8 +17,9 @@ import {
 import type { KeyOperations } from './service.ts';
 
 const READ = { scope: 'keys:read' } as const;
-/** For adding, changing and testing keys. Tokens are refused. */
-const CHANGE = { access: 'session', tier: BYOK_TIER } as const;
+const WRITE = { scope: 'keys:write' } as const;
+/** For adding, changing and testing keys. */
+const CHANGE = { access: WRITE, tier: BYOK_TIER } as const;
 
 /** The signed-in user's keys. Every tier may read and delete. */
 export function keyRoutes({ keys }: { keys: KeyOperations }): Route[] {
@@ -32,21 +33,21 @@ function readRoutes(keys: KeyOperations): Route[] {
       path: '/api/v1/byok/providers',
       access: READ,
       response: z.array(ProviderView),
-      handle: ({ principal }) => keys.listProviders(principal.user),
+      handle: ({ principal }) => keys.listProviders(principal),
     }),
     jsonRoute({
       method: 'get',
       path: '/api/v1/byok/keys',
       access: READ,
       response: z.array(KeyView),
-      handle: ({ principal }) => keys.listKeys(principal.user),
+      handle: ({ principal }) => keys.listKeys(principal),
     }),
     jsonRoute({
       method: 'get',
       path: '/api/v1/byok/stats',
       access: READ,
       response: KeyStats,
-      handle: ({ principal }) => keys.stats(principal.user),
+      handle: ({ principal }) => keys.stats(principal),
     }),
   ];
 }
@@ -85,7 +86,7 @@ function changeRoutes(keys: KeyOperations): Route[] {
     jsonRoute({
       method: 'delete',
       path: '/api/v1/byok/keys/:provider',
-      access: 'session',
+      access: WRITE,
       params: ProviderParams,
       query: KeyQuery,
       response: KeysDeleted,

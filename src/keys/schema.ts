@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { FutureDate } from '../lib/future-date.ts';
 import { refuseHiddenCharacters } from '../lib/visible-text.ts';
 
 /** What tests and use have shown about a key. */
@@ -65,15 +66,6 @@ const label = z
   .transform((text) => (text === '' ? null : text))
   .nullable();
 
-/** Accepts any offset; stored in UTC. */
-const expiry = z.iso
-  .datetime({ offset: true, error: 'must be a date and time with its offset, e.g. 2030-01-31T00:00:00Z' })
-  .transform((text) => new Date(text).toISOString())
-  // An offset can lead past the year 9999. ISO years with a sign could not be read back.
-  .refine((text) => /^\d{4}-/.test(text), 'must lie before the year 10000')
-  .refine((text) => Date.parse(text) > Date.now(), 'must lie in the future')
-  .nullable();
-
 /**
  * The key's format is checked per provider, with its own error codes. With `key_id` it replaces that key in place, and
  * missing members stay as stored.
@@ -89,7 +81,7 @@ export const AddKey = z.strictObject({
     .transform((text) => (text === '' ? null : text))
     .nullish(),
   key_id: z.string().min(1, 'must not be empty').optional(),
-  expires_at: expiry.optional(),
+  expires_at: FutureDate.nullish(),
   validate: z.boolean().optional(),
 });
 export type AddKey = z.output<typeof AddKey>;
@@ -101,7 +93,7 @@ export const UpdateKey = z
   .strictObject({
     label: label.optional(),
     enabled: z.boolean().optional(),
-    expires_at: expiry.optional(),
+    expires_at: FutureDate.nullish(),
     endpoint: z
       .undefined('needs the key again: replace it with POST /api/v1/byok/keys/add and its key_id')
       .optional(),

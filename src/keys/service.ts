@@ -1,4 +1,4 @@
-import type { Principal, User } from '../http/principal.ts';
+import type { Caller, Principal } from '../http/principal.ts';
 import { createPoller } from '../lib/async/poller.ts';
 import type { KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
 import type { Log } from '../lib/log.ts';
@@ -83,9 +83,9 @@ export function createKeyOperations(options: KeyOperationsDeps) {
     callProvider: createCallProvider({ ...options, limit: keyTestLimit }),
   };
   return {
-    listProviders: (user: User) => listProviders(deps, user),
-    listKeys: (user: User) => listKeys(deps, user),
-    stats: (user: User) => countKeyStatuses(deps, user),
+    listProviders: (caller: Caller) => listProviders(deps, caller),
+    listKeys: (caller: Caller) => listKeys(deps, caller),
+    stats: (caller: Caller) => countKeyStatuses(deps, caller),
     add: (principal: Principal, body: AddKey, requestId: string) => addKey(deps, principal, body, requestId),
     update: (principal: Principal, target: KeyTarget, update: UpdateKey, requestId: string) =>
       updateKey(deps, principal, target, update, requestId),

@@ -1,4 +1,4 @@
-import type { Principal } from '../http/principal.ts';
+import { isKeyAllowed, type Principal } from '../http/principal.ts';
 import { userOwner } from '../lib/owner.ts';
 import { beginKeyTest } from './begin-key-test.ts';
 import type { KeyTestResult } from './call-provider.ts';
@@ -37,7 +37,7 @@ const UNDECRYPTABLE_RESULT: KeyTestResult = {
  */
 export async function testKeys(
   deps: KeyDeps,
-  { user }: Principal,
+  { user, token }: Principal,
   providerId: string,
   keyId: string | undefined,
   requestId: string,
@@ -45,7 +45,8 @@ export async function testKeys(
   const provider = getProvider(deps.providers, providerId);
   const owner = userOwner(user.id);
   const keys = (await deps.reader.readKeys(owner)).filter(
-    (key) => key.provider === provider && (keyId === undefined || key.stored.id === keyId),
+    ({ provider: of, stored }) =>
+      of === provider && (keyId === undefined || stored.id === keyId) && isKeyAllowed(token, stored.id),
   );
   if (keys.length === 0) throw keyNotFound(provider);
   // Waits for all tests, so that the other results are stored when one fails.

@@ -1,4 +1,4 @@
-import type { Principal } from '../http/principal.ts';
+import { isKeyAllowed, type Principal } from '../http/principal.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { KeyDeps } from './deps.ts';
 import { getProvider } from './key-input.ts';
@@ -6,6 +6,7 @@ import { readKeyView } from './key-view.ts';
 import { createUpdateEdit } from './pool-edit.ts';
 import { changePool } from './pool-writer.ts';
 import type { KeyView, UpdateKey } from './schema.ts';
+import { keyNotFound } from './stored-key.ts';
 
 export interface KeyTarget {
   /** Provider id. */
@@ -20,12 +21,13 @@ export interface KeyTarget {
  */
 export async function updateKey(
   deps: KeyDeps,
-  { user }: Principal,
+  { user, token }: Principal,
   { provider: providerId, keyId }: KeyTarget,
   update: UpdateKey,
   requestId: string,
 ): Promise<KeyView> {
   const provider = getProvider(deps.providers, providerId);
+  if (!isKeyAllowed(token, keyId)) throw keyNotFound(provider);
   const owner = userOwner(user.id);
   const change = { owner, ownerName: user.username, provider: provider.id, requestId };
   const { value } = await changePool(deps, { ...change, action: 'key.updated' }, (pool) => {

@@ -24,6 +24,7 @@ const STATUS_BY_CODE = {
   method_not_allowed: 405,
   request_timeout: 408,
   pool_full: 409,
+  token_limit: 409,
   duplicate_key: 409,
   server_limit: 409,
   host_key_unconfirmed: 409,

@@ -14,3 +14,11 @@ export function randomId(length = 12): string {
   }
   return id;
 }
+
+/** A number in base62, padded with zeros. @param value a whole number from 0 to 2^53 - 1. */
+export function toBase62(value: number, length: number): string {
+  let digits = '';
+  for (let rest = value; rest > 0; rest = Math.floor(rest / BASE62.length))
+    digits = BASE62.charAt(rest % BASE62.length) + digits;
+  return digits.padStart(length, '0');
+}

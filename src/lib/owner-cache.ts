@@ -9,8 +9,8 @@ export interface OwnerSnapshot<Value> {
   isCacheable: boolean;
 }
 
-export interface OwnerCacheDeps<Value> {
-  read(owner: Owner): Promise<OwnerSnapshot<Value>>;
+export interface OwnerCacheDeps<Value, Key extends string = Owner> {
+  read(owner: Key): Promise<OwnerSnapshot<Value>>;
   /** Whether notifications of other processes arrive. While they do not, nothing is cached or shared. */
   isListening(): boolean;
   /** A monotonic clock, in ms. */
@@ -18,12 +18,15 @@ export interface OwnerCacheDeps<Value> {
   maxEntries?: number;
 }
 
-/** Caches what was read of an owner until it changes, for at most 10 s. */
-export interface OwnerCache<Value> {
+/**
+ * Caches what was read of an owner until it changes, for at most 10 s.
+ * @typeParam Key what names the owner: for tokens, the digest by which they are found.
+ */
+export interface OwnerCache<Value, Key extends string = Owner> {
   /** @throws what `read` throws; an older result is not used then. */
-  get(owner: Owner): Promise<Value>;
+  get(owner: Key): Promise<Value>;
   /** Later calls of `get` read again and do not share a read in progress. */
-  invalidate(owner: Owner): void;
+  invalidate(owner: Key): void;
   /** The same, for the owner of a record. */
   invalidateRecord(recordId: string): void;
   clear(): void;
@@ -31,7 +34,7 @@ export interface OwnerCache<Value> {
    * False when the same note was written for the owner less than `withinMs` ago and the owner has not changed since.
    * Otherwise true, and the note counts as written now.
    */
-  isWriteDue(owner: Owner, note: string, withinMs: number): boolean;
+  isWriteDue(owner: Key, note: string, withinMs: number): boolean;
 }
 
 /** Changes made in Keycloak take effect within this time even without an event. */
@@ -50,12 +53,14 @@ interface CacheEntry<Value> {
  * An entry exists from the start of its read, so that concurrent calls share the read. After an entry is removed during
  * its read, later calls start a new one.
  */
-export function createOwnerCache<Value>(deps: OwnerCacheDeps<Value>): OwnerCache<Value> {
+export function createOwnerCache<Value, Key extends string = Owner>(
+  deps: OwnerCacheDeps<Value, Key>,
+): OwnerCache<Value, Key> {
   const { now = () => performance.now(), maxEntries = 2_000 } = deps;
   /** Oldest first. */
-  const entries = new Map<Owner, CacheEntry<Value>>();
+  const entries = new Map<Key, CacheEntry<Value>>();
 
-  function load(owner: Owner): CacheEntry<Value> {
+  function load(owner: Key): CacheEntry<Value> {
     const entry: CacheEntry<Value> = {
       startedAtMs: now(),
       snapshot: deps.read(owner),

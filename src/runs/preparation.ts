@@ -107,12 +107,17 @@ export function createRunPreparation({
 }
 
 /** The principal that started a run, reduced to what ends the run together with the sign-in. */
-function toPrincipal(userId: string, { sessionId, keycloakSessionId, signedInAtMs }: RunSignIn): Principal {
+function toPrincipal(
+  userId: string,
+  { sessionId, keycloakSessionId, tokenId, signedInAtMs }: RunSignIn,
+): Principal {
+  const token = tokenId === null ? null : { id: tokenId, models: null, keyIds: null };
+  const withoutSession = token === null ? 'bearer' : 'token';
   return {
     user: { id: userId, username: '', email: null, name: null, tier: 'free' },
-    credential: sessionId === null ? 'bearer' : 'session',
+    credential: sessionId === null ? withoutSession : 'session',
     scopes: new Set(),
-    token: null,
+    token,
     sessionId,
     keycloakSessionId,
     ...(signedInAtMs === undefined ? {} : { signedInAtMs }),

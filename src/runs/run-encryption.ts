@@ -23,10 +23,12 @@ export interface RunRef {
   owner: Owner;
 }
 
-/** The sign-in that started a run. The run ends when the sign-in ends. */
+/** The sign-in or token that started a run. The run ends when it ends. */
 const RunSignIn = z.object({
   sessionId: z.string().nullable(),
   keycloakSessionId: z.string().nullable(),
+  /** Missing in runs that were stored before tokens existed. */
+  tokenId: z.string().nullable().default(null),
   signedInAtMs: z.number().optional(),
 });
 export type RunSignIn = z.output<typeof RunSignIn>;
@@ -96,8 +98,8 @@ export function createRunEncryption(keyring: Keyring): RunEncryption {
   };
 
   return {
-    encryptRun(run, request, { sessionId, keycloakSessionId, signedInAtMs }) {
-      const signIn = { sessionId, keycloakSessionId, signedInAtMs };
+    encryptRun(run, request, { sessionId, keycloakSessionId, token, signedInAtMs }) {
+      const signIn = { sessionId, keycloakSessionId, tokenId: token?.id ?? null, signedInAtMs };
       return encrypt({ ...toBinding(run), kind: 'run', asked: request, sign_in: signIn });
     },
     decryptRun,

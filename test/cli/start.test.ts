@@ -1,14 +1,16 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
-import { spawn, type ChildProcess } from 'node:child_process';
+import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { promisify } from 'node:util';
 import { freePort } from '../support/free-port.ts';
 import { isProcessRunning } from '../../src/dev/quickstart/processes.ts';
 import { fernetKey } from '../support/app.ts';
 import { compileCache } from '../support/compile-cache.ts';
 import { randomPassword } from '../support/servers.ts';
+import { evidence } from '../support/evidence.ts';
 import { createUser, createWebClient, stack } from '../support/stack.ts';
 import { createVaultRealm, type VaultRealm } from '../support/vault-realm.ts';
 
@@ -157,10 +159,23 @@ describe('npm start', () => {
     );
   });
 
-  it('refuses `session` in a deployment', async () => {
-    const refused = run(['session', 'starter'], { DEPLOY_ENV: 'production' });
+  it.each(['session', 'token'])('refuses `%s` in a deployment', async (command) => {
+    const refused = run([command, 'starter'], { DEPLOY_ENV: 'production' });
     expect(await refused.ended).toBe(1);
-    expect(refused.printed()).toContain('DEPLOY_ENV is set');
+    expect(refused.printed()).toContain(`\`${command}\` is for local mode, and DEPLOY_ENV is set`);
+  });
+
+  it('supports `token`, which prints a token with which the printed lines work', async () => {
+    const token = (await output(['token', 'starter'])).trim();
+    evidence.registerSecret('credential of a request', token);
+    expect(token).toMatch(/^oc_[0-9A-Za-z]{38}$/);
+    const printed = running.printed().replaceAll('$(npm run -s ops -- token starter)', token);
+    const [curl = ''] = /^ *curl .*"Authorization: Bearer[^]*?}'$/m.exec(printed) ?? [];
+    const chat = await promisify(execFile)('sh', ['-c', `${curl} -sS`]);
+    expect(JSON.parse(chat.stdout)).toMatchObject({ object: 'chat.completion' });
+    const baseUrl = `http://localhost:${settings['PORT']}`;
+    expect(printed).toContain(`export OPENAI_BASE_URL=${baseUrl}/v1 OPENAI_API_KEY=${token}`);
+    expect(printed).toContain(`ANTHROPIC_BASE_URL=${baseUrl} ANTHROPIC_AUTH_TOKEN=${token} claude`);
   });
 
   it('supports `demo`, from the system default to the user’s own key', async () => {

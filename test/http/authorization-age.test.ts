@@ -41,6 +41,7 @@ const ROUTES: [kind: string, route: Route][] = [
 const signedIn: Principal = {
   user: { id: 'id', username: 'name', email: null, name: null, tier: 'starter' },
   ...{ credential: 'session', scopes: new Set(), sessionId: 'session', keycloakSessionId: null },
+  token: null,
 };
 
 let server: Server | undefined;

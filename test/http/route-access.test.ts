@@ -12,10 +12,12 @@ import { TIERS, type Tier } from '../../src/config/tiers.ts';
 import { startApp, type TestApp } from '../support/app.ts';
 import { apiTokens, createApiClient } from '../support/keycloak-tokens.ts';
 import { createUser } from '../support/stack.ts';
+import { createToken } from '../support/token.ts';
 
 type Row = readonly [method: Route['method'], path: string, access: Access, tier?: Tier];
 
 const KEYS_READ = { scope: 'keys:read' } as const;
+const KEYS_WRITE = { scope: 'keys:write' } as const;
 const CHAT = { scope: 'chat' } as const;
 
 /** Every route and who may call it. Add a row for a new route; change a row only with a reason. */
@@ -35,10 +37,14 @@ const TABLE: readonly Row[] = [
   ['get', '/api/v1/byok/keys', KEYS_READ],
   ['get', '/api/v1/byok/stats', KEYS_READ],
   ['get', '/api/v1/byok/route', KEYS_READ],
-  ['post', '/api/v1/byok/keys/add', 'session', 'starter'],
-  ['patch', '/api/v1/byok/keys/:provider/:key_id', 'session', 'starter'],
-  ['post', '/api/v1/byok/keys/test/:provider', 'session', 'starter'],
-  ['delete', '/api/v1/byok/keys/:provider', 'session'],
+  ['post', '/api/v1/byok/keys/add', KEYS_WRITE, 'starter'],
+  ['patch', '/api/v1/byok/keys/:provider/:key_id', KEYS_WRITE, 'starter'],
+  ['post', '/api/v1/byok/keys/test/:provider', KEYS_WRITE, 'starter'],
+  ['delete', '/api/v1/byok/keys/:provider', KEYS_WRITE],
+  // A token creates no other token.
+  ['post', '/api/v1/tokens', 'session'],
+  ['get', '/api/v1/tokens', 'session'],
+  ['delete', '/api/v1/tokens/:id', 'session'],
   ['get', '/api/v1/execution-servers', 'session'],
   ['get', '/api/v1/execution-servers/default', 'session'],
   ['get', '/api/v1/execution-servers/:id', 'session'],
@@ -79,6 +85,8 @@ const PUBLIC = TABLE.filter(([, , access]) => access === 'public');
 let app: TestApp;
 /** Headers by credential and tier. */
 let credentials: Record<'session' | 'bearer' | 'free session', Record<string, string>>;
+/** Headers of a token with each single scope. */
+const tokens = new Map<Scope, Record<string, string>>();
 
 beforeAll(async () => {
   const apiClient = await createApiClient();
@@ -89,6 +97,11 @@ beforeAll(async () => {
     bearer: { authorization: `Bearer ${(await apiTokens(apiClient, user)).access_token}` },
     'free session': { cookie: `session=${await app.signIn(free)}` },
   };
+  const session = await app.signIn(user);
+  for (const scope of SCOPES) {
+    const { token } = await createToken(app, session, { scopes: [scope] });
+    tokens.set(scope, { 'x-api-key': token });
+  }
 });
 afterAll(async () => {
   await app.stop();
@@ -168,16 +181,30 @@ describe('with a session', () => {
 });
 
 describe('with a Keycloak access token', () => {
-  it.each(PROTECTED)('%s %s is allowed by its scope and refused for session-only routes', async (...row) => {
-    const response = await call(row, credentials.bearer);
-    if (row[2] !== 'session') return expectPassed(response);
+  it.each(PROTECTED)(
+    '%s %s is allowed by the scopes chat and keys:read and refused otherwise',
+    async (...row) => {
+      const response = await call(row, credentials.bearer);
+      if (row[2] === KEYS_READ || row[2] === CHAT) return expectPassed(response);
+      expect(await readRefusal(response)).toEqual({ status: 403, code: 'scope_required' });
+    },
+  );
+});
+
+describe('with a personal token', () => {
+  const cases = SCOPES.flatMap((scope) => PROTECTED.map((row) => ({ scope, row })));
+
+  it.each(cases)('of the scope $scope $row.0 $row.1 follows the table', async ({ scope, row }) => {
+    const response = await call(row, tokens.get(scope));
+    const [, , access] = row;
+    if (typeof access === 'object' && access.scope === scope) return expectPassed(response);
     expect(await readRefusal(response)).toEqual({ status: 403, code: 'scope_required' });
   });
 });
 
 describe('every credential and scope', () => {
   const cases = PROTECTED.flatMap((row) =>
-    (['session', 'bearer'] as const).flatMap((credential) =>
+    (['session', 'bearer', 'token'] as const).flatMap((credential) =>
       [[], ...SCOPES.map((scope) => [scope]), [...SCOPES]].map((scopes) => ({ row, credential, scopes })),
     ),
   );
@@ -189,7 +216,7 @@ describe('every credential and scope', () => {
       const isScoped = typeof access === 'object' && scopes.includes(access.scope);
       const isBelow = least !== undefined && TIERS.indexOf(tier) < TIERS.indexOf(least);
       const expected =
-        credential === 'bearer' && !isScoped ? 'scope_required' : isBelow ? 'tier_required' : 'admitted';
+        credential !== 'session' && !isScoped ? 'scope_required' : isBelow ? 'tier_required' : 'admitted';
       expect(await callAs(row, createPrincipal(credential, scopes, tier))).toBe(expected);
     }
   });

@@ -15,6 +15,9 @@ import { createDatabase } from '../support/database.ts';
 import { makeOperator } from '../support/operator.ts';
 import { adminClient, createUser, stack } from '../support/stack.ts';
 
+/** No token is valid. */
+const personalTokens = { listValidIds: () => Promise.resolve(new Set<string>()) };
+
 let database: Database;
 beforeAll(async () => {
   const { appUrl } = await createDatabase();
@@ -59,6 +62,7 @@ function setUp() {
       activeWork,
       connections,
       store,
+      personalTokens,
       userCache,
       localExecution,
       logout,
@@ -176,6 +180,7 @@ describe('the check of active work', () => {
       activeWork,
       connections: { userIds: () => connected },
       store,
+      personalTokens,
       userCache: {
         findUser(id) {
           lookups.push(id);
@@ -267,6 +272,7 @@ describe('the check of active work', () => {
       activeWork: liveWork,
       connections,
       store,
+      personalTokens,
       userCache: directory,
       localExecution: { isAllowed: () => Promise.resolve(false) },
       serverConnections: connections,

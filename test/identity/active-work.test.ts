@@ -31,6 +31,24 @@ describe('active work', () => {
     expect(ended).toEqual(['a signed_out']);
   });
 
+  it('of a token is ended with the token and with all work of its user, but by no sign-out', () => {
+    const activeWork = createActiveWork();
+    const { ended, note } = recorder();
+    for (const id of ['one', 'two']) {
+      const token = { id, models: null, keyIds: null };
+      const credential = { credential: 'token', token, sessionId: null, keycloakSessionId: null } as const;
+      activeWork.register(principalOf('a', credential), note(id));
+    }
+    activeWork.register(principalOf('a'), note('session'));
+    activeWork.endUser('a', 2_000);
+    activeWork.endAll(2_000);
+    expect(ended).toEqual(['session signed_out']);
+    activeWork.endToken('one');
+    expect(ended).toEqual(['session signed_out', 'one signed_out']);
+    activeWork.endUser('a');
+    expect(ended).toEqual(['session signed_out', 'one signed_out', 'two signed_out']);
+  });
+
   it('is ended when it needs a higher tier than its user now has', () => {
     const activeWork = createActiveWork();
     const { ended, note } = recorder();

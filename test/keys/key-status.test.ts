@@ -48,7 +48,7 @@ async function withKey() {
           [key.id],
         )
       ).rows as unknown[],
-    view: async () => (await instance.keys.listKeys(principal.user))[0],
+    view: async () => (await instance.keys.listKeys(principal))[0],
   };
 }
 

@@ -87,7 +87,7 @@ describe('the tests of a user', () => {
     for (let count = 0; count < 2; count += 1) await addKey('openai');
     await expect(test('openai')).rejects.toMatchObject(REFUSED);
     expect(await countTestRows()).toBe(20);
-    const listed = await instance.keys.listKeys(principal.user);
+    const listed = await instance.keys.listKeys(principal);
     expect(listed.filter(({ test_status }) => test_status === 'invalid')).toHaveLength(1);
   });
 

@@ -90,7 +90,7 @@ describe('one realm for users and keys', () => {
 
   it('stores no vault index row for a user without keys', async () => {
     const { id } = await realm.admin.users.create({ username: 'keyless', enabled: true });
-    expect(await instance.keys.listKeys(createPrincipal(id).user)).toEqual([]);
+    expect(await instance.keys.listKeys(createPrincipal(id))).toEqual([]);
     const owner = `user:${id}` as const;
     const rows = await instance.database.withOwner(owner, (sql) =>
       sql.rows(z.object({}), 'SELECT FROM owners'),

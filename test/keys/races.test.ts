@@ -100,7 +100,7 @@ describe('200 concurrent writes by two processes, one of which is killed', () =>
         await two.kill();
         await one.finish();
         const answers = new Map([...one.answers, ...two.answers].map((answer) => [answer.name, answer]));
-        const keys = await observer.keys.listKeys(createPrincipal(race.userId).user);
+        const keys = await observer.keys.listKeys(createPrincipal(race.userId));
         expect([run, findDifferences(race, answers, keys)]).toEqual([run, []]);
         for (const { name } of race.commands) {
           const answer = answers.get(name);

@@ -333,7 +333,7 @@ describe('the key status written by one process', () => {
     await untilNotified();
     expect(await countCalls(readKeys)).toBe(0);
     // The list is always current.
-    const [view] = await other.keys.listKeys(principal.user);
+    const [view] = await other.keys.listKeys(principal);
     expect(view?.last_used).not.toBeNull();
   });
 

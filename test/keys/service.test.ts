@@ -129,7 +129,7 @@ describe('adding a key', () => {
       test_status: 'untested',
       test_message: null,
     });
-    expect(await instance.keys.listKeys(principal.user)).toEqual([answer.key]);
+    expect(await instance.keys.listKeys(principal)).toEqual([answer.key]);
   });
 
   it('stores it in a disabled user of the vault realm that has no e-mail and no credentials', async () => {
@@ -162,7 +162,7 @@ describe('adding a key', () => {
     const id = `f:${randomUUID()}:someone`;
     const principal = createPrincipal(id, 'starter', 'federated');
     await instance.keys.add(principal, body({}), 'r1');
-    expect(await instance.keys.listKeys(principal.user)).toHaveLength(1);
+    expect(await instance.keys.listKeys(principal)).toHaveLength(1);
     const admin = await adminClient(stack.keycloak.vaultRealm);
     const [found] = await admin.users.find({ q: `owner:"user:${id}"` });
     expect(found?.username).toMatch(/^user\.[0-9a-f]{64}$/);
@@ -229,11 +229,11 @@ describe('deleting keys', () => {
       message: '1 OpenAI key deleted.',
       deleted: 1,
     });
-    const left = await instance.keys.listKeys(principal.user);
+    const left = await instance.keys.listKeys(principal);
     expect(left.map((key) => key.id)).toContain(second.key.id);
     expect(left).toHaveLength(3);
     expect(await instance.keys.remove(principal, 'openai', undefined, 'r6')).toMatchObject({ deleted: 2 });
-    expect(await instance.keys.listKeys(principal.user)).toEqual([other.key]);
+    expect(await instance.keys.listKeys(principal)).toEqual([other.key]);
     expect((await readRecord(principal.user.id))?.attributes).not.toHaveProperty('byok_openai');
   });
 
@@ -245,7 +245,7 @@ describe('deleting keys', () => {
     expect(await codeOf(instance.keys.remove(yours, 'openai', 'abcDEF123456', 'r2'))).toBe('key_not_found');
     expect(await codeOf(instance.keys.remove(yours, 'demo', key.id, 'r2'))).toBe('key_not_found');
     expect(await codeOf(instance.keys.remove(yours, 'unknown', key.id, 'r2'))).toBe('unknown_provider');
-    expect(await instance.keys.listKeys(yours.user)).toHaveLength(1);
+    expect(await instance.keys.listKeys(yours)).toHaveLength(1);
     expect(await readRecord(mine.user.id)).toBeUndefined();
   });
 
@@ -297,7 +297,7 @@ describe('providers and statistics', () => {
     const principal = createPrincipal();
     const { key } = await instance.keys.add(principal, body({}), 'r1');
     await instance.keys.add(principal, body({ provider: 'demo', key: submit('demo-') }), 'r2');
-    const providers = await instance.keys.listProviders(principal.user);
+    const providers = await instance.keys.listProviders(principal);
     expect(providers.map(({ id, configured, key_count }) => [id, configured, key_count])).toEqual([
       ...PROVIDERS.map(({ id }) => {
         const isStored = id === 'openai' || id === 'demo';
@@ -318,7 +318,7 @@ describe('providers and statistics', () => {
     });
     const owner = `user:${principal.user.id}` as const;
     await instance.keys.recordRefusal(owner, 'openai', key.id);
-    expect(await instance.keys.stats(principal.user)).toEqual({
+    expect(await instance.keys.stats(principal)).toEqual({
       total_providers: PROVIDERS.length,
       configured_providers: 2,
       tested_providers: 1,
@@ -332,7 +332,7 @@ describe('providers and statistics', () => {
       ),
     });
     await instance.keys.recordUse(owner, 'openai', key.id);
-    expect(await instance.keys.stats(principal.user)).toMatchObject({
+    expect(await instance.keys.stats(principal)).toMatchObject({
       valid_providers: 1,
       providers: { openai: { key_count: 1, valid_count: 1 } },
     });
@@ -340,8 +340,8 @@ describe('providers and statistics', () => {
 
   it('are empty for a user without keys, and store nothing', async () => {
     const principal = createPrincipal();
-    expect(await instance.keys.listKeys(principal.user)).toEqual([]);
-    expect((await instance.keys.stats(principal.user)).configured_providers).toBe(0);
+    expect(await instance.keys.listKeys(principal)).toEqual([]);
+    expect((await instance.keys.stats(principal)).configured_providers).toBe(0);
     expect(await readRecord(principal.user.id)).toBeUndefined();
   });
 });
@@ -366,7 +366,7 @@ describe('a vault record that was edited by an administrator', () => {
       }));
     await edit(/"token":"gA/, '"token":"gB');
     expect(await decrypted()).toEqual([undefined]);
-    expect(await instance.keys.listKeys(principal.user)).toHaveLength(1);
+    expect(await instance.keys.listKeys(principal)).toHaveLength(1);
     await edit(/"token":"gB/, '"token":"gA');
     expect(await decrypted()).toEqual([{ secret: key, endpoint: null }]);
   });
@@ -378,7 +378,7 @@ describe('a vault record that was edited by an administrator', () => {
       ((await readRecord(victim.user.id))?.attributes as Record<string, string[]>)['byok_openai'] ?? [];
     await editRecord(thief.user.id, (attributes) => ({ ...attributes, byok_openai: stolen }));
     expect(await decrypted()).toEqual([undefined]);
-    expect(await instance.keys.listKeys(victim.user)).toHaveLength(1);
+    expect(await instance.keys.listKeys(victim)).toHaveLength(1);
   });
 
   it('is not decrypted with another endpoint', async () => {
@@ -413,12 +413,12 @@ describe('a vault record that was edited by an administrator', () => {
       ...attributes,
       byok_openai: [...(attributes['byok_openai'] ?? []), ...noise],
     }));
-    expect((await instance.keys.listKeys(principal.user)).map((key) => key.id)).toEqual([view.id]);
+    expect((await instance.keys.listKeys(principal)).map((key) => key.id)).toEqual([view.id]);
     const { key: added } = await instance.keys.add(principal, body({}), 'r2');
     for (const id of [view.id, added.id]) await instance.keys.remove(principal, 'openai', id, 'r3');
     const attributes = (await readRecord(principal.user.id))?.attributes as Record<string, string[]>;
     expect(attributes['byok_openai']?.toSorted()).toEqual(noise.toSorted());
-    expect(await instance.keys.listKeys(principal.user)).toEqual([]);
+    expect(await instance.keys.listKeys(principal)).toEqual([]);
   });
 
   it('has an unreadable value as a key that cannot be decrypted, until its owner deletes all', async () => {
@@ -449,7 +449,7 @@ describe('a vault record that was edited by an administrator', () => {
       const [value = ''] = attributes['byok_openai'] ?? [];
       return { ...attributes, byok_openai: [value, value.replace('"label":null', '"label":"copy"')] };
     });
-    const [shown, ...more] = await instance.keys.listKeys(principal.user);
+    const [shown, ...more] = await instance.keys.listKeys(principal);
     expect([shown?.id, more]).toEqual([view.id, []]);
     await instance.keys.add(principal, body({}), 'r2');
     const attributes = (await readRecord(principal.user.id))?.attributes as Record<string, string[]>;
@@ -461,7 +461,7 @@ describe('a vault record that was edited by an administrator', () => {
     await editRecord(principal.user.id, (attributes) => ({ ...attributes, owner: ['user:someone-else'] }));
     const eventsBefore = await readAuditTrail(principal.user.id);
     for (const work of [
-      instance.keys.listKeys(principal.user),
+      instance.keys.listKeys(principal),
       instance.keys.readKeysByProvider(owner),
       instance.keys.add(principal, body({}), 'r2'),
       instance.keys.remove(principal, 'openai', view.id, 'r3'),
@@ -486,10 +486,10 @@ describe('a vault record that was edited by an administrator', () => {
       const copies = Array.from({ length: 9 }, (_, at) => value.replace(/"id":"./, `"id":"${at}`));
       return { ...attributes, byok_openai: [...new Set([value, ...copies])] };
     });
-    while ((await instance.keys.listKeys(principal.user)).length < 10)
+    while ((await instance.keys.listKeys(principal)).length < 10)
       await instance.keys.add(principal, body({}), 'r2');
     expect(await codeOf(instance.keys.add(principal, body({}), 'r3'))).toBe('pool_full');
-    expect(await instance.keys.listKeys(principal.user)).toHaveLength(10);
+    expect(await instance.keys.listKeys(principal)).toHaveLength(10);
   });
 });
 
@@ -502,11 +502,11 @@ describe('on a failure of Keycloak or Postgres', () => {
     // The service account of the main realm can view the users of that realm, which has no vault records.
     const wrongRealm = openInstance({ realm: stack.keycloak.realm, client: stack.keycloak.serviceClient });
     // With "no keys" the gateway would use the system's key instead, and the system would pay.
-    expect(await codeOf(wrongRealm.keys.listKeys(principal.user))).toBe('key_undecryptable');
+    expect(await codeOf(wrongRealm.keys.listKeys(principal))).toBe('key_undecryptable');
     expect(await codeOf(wrongRealm.keys.readKeysByProvider(owner))).toBe('key_undecryptable');
     expect(await codeOf(wrongRealm.keys.remove(principal, 'openai', undefined, 'r2'))).toBe('key_not_found');
     expect(await codeOf(wrongRealm.keys.add(principal, body({}), 'r3'))).toBe('keycloak_unavailable');
-    const [back] = await instance.keys.listKeys(principal.user);
+    const [back] = await instance.keys.listKeys(principal);
     expect(back).toMatchObject({ id: key.id, last_used: expect.stringMatching(/Z$/) });
   });
 
@@ -515,9 +515,9 @@ describe('on a failure of Keycloak or Postgres', () => {
     await instance.keys.add(principal, body({}), 'r1');
     const { appUrl } = await createDatabase();
     const restored = openInstance({ databaseUrl: appUrl });
-    expect(await restored.keys.listKeys(principal.user)).toHaveLength(1);
+    expect(await restored.keys.listKeys(principal)).toHaveLength(1);
     await restored.keys.add(principal, body({}), 'r2');
-    expect(await instance.keys.listKeys(principal.user)).toHaveLength(2);
+    expect(await instance.keys.listKeys(principal)).toHaveLength(2);
   });
 
   it('a deleted vault record is replaced by a new one', async () => {
@@ -526,13 +526,13 @@ describe('on a failure of Keycloak or Postgres', () => {
     const admin = await adminClient(stack.keycloak.vaultRealm);
     await admin.users.del({ id: String((await readRecord(principal.user.id))?.id) });
     const { key } = await instance.keys.add(principal, body({}), 'r2');
-    expect((await instance.keys.listKeys(principal.user)).map((each) => each.id)).toEqual([key.id]);
+    expect((await instance.keys.listKeys(principal)).map((each) => each.id)).toEqual([key.id]);
   });
 
   it('reads and writes answer keycloak_unavailable while Keycloak is down', async () => {
     const unavailable = openInstance({ keycloakUrl: 'http://127.0.0.1:9' });
     const principal = createPrincipal();
-    expect(await codeOf(unavailable.keys.listKeys(principal.user))).toBe('keycloak_unavailable');
+    expect(await codeOf(unavailable.keys.listKeys(principal))).toBe('keycloak_unavailable');
     expect(await codeOf(unavailable.keys.add(principal, body({}), 'r1'))).toBe('keycloak_unavailable');
     expect(await codeOf(unavailable.keys.remove(principal, 'openai', undefined, 'r1'))).toBe(
       'keycloak_unavailable',
@@ -541,13 +541,13 @@ describe('on a failure of Keycloak or Postgres', () => {
 
   it('reads answer keycloak_unavailable when the vault client cannot authenticate', async () => {
     const wrong = openInstance({ client: { ...options.client, secret: 'not-the-secret' } });
-    expect(await codeOf(wrong.keys.listKeys(createPrincipal().user))).toBe('keycloak_unavailable');
+    expect(await codeOf(wrong.keys.listKeys(createPrincipal()))).toBe('keycloak_unavailable');
   });
 
   it('reads and writes answer database_unavailable while Postgres is down, and nothing is written', async () => {
     const unavailable = openInstance({ databaseUrl: 'postgres://unknown@127.0.0.1:9/none' });
     const principal = createPrincipal();
-    expect(await codeOf(unavailable.keys.listKeys(principal.user))).toBe('database_unavailable');
+    expect(await codeOf(unavailable.keys.listKeys(principal))).toBe('database_unavailable');
     expect(await codeOf(unavailable.keys.add(principal, body({}), 'r1'))).toBe('database_unavailable');
     expect(await codeOf(unavailable.keys.recordUse('user:x', 'openai', 'k'))).toBe('database_unavailable');
     expect(await readRecord(principal.user.id)).toBeUndefined();
@@ -589,11 +589,8 @@ describe('a submitted key', () => {
     const principal = createPrincipal();
     const shown: unknown[] = [];
     shown.push(await instance.keys.add(principal, body({}), 'r1'));
-    shown.push(
-      await instance.keys.listKeys(principal.user),
-      await instance.keys.listProviders(principal.user),
-    );
-    shown.push(await instance.keys.stats(principal.user));
+    shown.push(await instance.keys.listKeys(principal), await instance.keys.listProviders(principal));
+    shown.push(await instance.keys.stats(principal));
     const pools = await instance.keys.readKeysByProvider(`user:${principal.user.id}`);
     shown.push([...pools.values()]);
     const refused = instance.keys.add(principal, body({ provider: 'openrouter' }), 'r2');

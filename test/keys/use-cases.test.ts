@@ -109,7 +109,7 @@ describe('replacing a key in place', () => {
       enabled: false,
       key_preview: `sk-…${secret.slice(-4)}`,
     });
-    expect((await instance.keys.listKeys(principal.user)).map(({ id }) => id)).toEqual([first.id, second.id]);
+    expect((await instance.keys.listKeys(principal)).map(({ id }) => id)).toEqual([first.id, second.id]);
     expect(await secretOf(principal, first.id)).toEqual({ secret, endpoint: null });
     expect(await actionsOf(principal)).toEqual(['key.added', 'key.added', 'key.updated', 'key.replaced']);
   });
@@ -138,7 +138,7 @@ describe('replacing a key in place', () => {
     expect((await errorOf(addKey(principal))).code).toBe('pool_full');
     const replaced = await addKey(principal, { key_id: String(keys[3]?.id) });
     expect(replaced.id).toBe(keys[3]?.id);
-    expect(await instance.keys.listKeys(principal.user)).toHaveLength(10);
+    expect(await instance.keys.listKeys(principal)).toHaveLength(10);
   });
 
   it('is possible in a pool that an administrator overfilled', async () => {
@@ -149,7 +149,7 @@ describe('replacing a key in place', () => {
       ...values,
       JSON.stringify({ ...(JSON.parse(String(values[0])) as object), id: 'byHand123456' }),
     ]);
-    expect(await instance.keys.listKeys(principal.user)).toHaveLength(11);
+    expect(await instance.keys.listKeys(principal)).toHaveLength(11);
     const secret = randomKey();
     await addKey(principal, { key: secret, key_id: String(keys[0]?.id) });
     expect((await secretOf(principal, String(keys[0]?.id)))?.secret).toBe(secret);
@@ -163,7 +163,7 @@ describe('replacing a key in place', () => {
     for (const key_id of [customKey.id, foreignKey.id, 'abcDEF123456']) {
       expect((await errorOf(addKey(principal, { key_id }))).code).toBe('key_not_found');
     }
-    expect(await instance.keys.listKeys(principal.user)).toHaveLength(1);
+    expect(await instance.keys.listKeys(principal)).toHaveLength(1);
   });
 
   it('works for a key that cannot be decrypted', async () => {
@@ -257,7 +257,7 @@ describe('a duplicate key', () => {
     const refused = await errorOf(addKey(principal, { key, label: 'Again' }));
     expect(refused).toMatchObject({ code: 'duplicate_key', status: 409, extra: { existing_label: 'Work' } });
     expect(JSON.stringify(refused)).not.toContain(key);
-    expect(await instance.keys.listKeys(principal.user)).toHaveLength(1);
+    expect(await instance.keys.listKeys(principal)).toHaveLength(1);
   });
 
   it('is refused as replacement of another key, and accepted as its own replacement', async () => {
@@ -278,7 +278,7 @@ describe('a duplicate key', () => {
     await addKey(principal, { provider: 'custom', key, endpoint: ENDPOINT });
     await addKey(principal, { provider: 'custom', key, endpoint: OTHER_ENDPOINT });
     await addKey(createPrincipal(), { provider: 'custom', key, endpoint: ENDPOINT });
-    expect(await instance.keys.listKeys(principal.user)).toHaveLength(2);
+    expect(await instance.keys.listKeys(principal)).toHaveLength(2);
   });
 
   it('is refused for the second of two concurrent requests', async () => {
@@ -286,7 +286,7 @@ describe('a duplicate key', () => {
     const key = randomKey();
     const outcomes = await Promise.allSettled([addKey(principal, { key }), addKey(principal, { key })]);
     expect(outcomes.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected']);
-    expect(await instance.keys.listKeys(principal.user)).toHaveLength(1);
+    expect(await instance.keys.listKeys(principal)).toHaveLength(1);
   });
 });
 
@@ -358,7 +358,7 @@ describe('the dates of a key', () => {
     expect(added.updated_date).toBe(added.added_date);
     await addKey(principal, { key_id: added.id });
     await instance.keys.recordUse(userOwner(principal.user.id), 'openai', added.id);
-    const [replaced] = await instance.keys.listKeys(principal.user);
+    const [replaced] = await instance.keys.listKeys(principal);
     const dates = [added.added_date, added.last_tested, replaced?.updated_date, replaced?.last_used];
     for (const date of dates) expect(date).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.000Z$/);
     expect(dates.toSorted()).toEqual(dates);
@@ -371,7 +371,7 @@ describe('the dates of a key', () => {
       ids.push(
         (await addKey(principal, { provider, ...(provider === 'custom' && { endpoint: ENDPOINT }) })).id,
       );
-    expect((await instance.keys.listKeys(principal.user)).map(({ id }) => id)).toEqual(ids);
+    expect((await instance.keys.listKeys(principal)).map(({ id }) => id)).toEqual(ids);
   });
 
   it.each(['openai', 'custom'])('of a new key of %s are equal', async (provider) => {
@@ -442,7 +442,7 @@ describe('adding a key with a test', () => {
       },
     });
     expect(JSON.stringify(refused)).not.toContain(key);
-    expect(await instance.keys.listKeys(principal.user)).toEqual([]);
+    expect(await instance.keys.listKeys(principal)).toEqual([]);
     expect(await actionsOf(principal)).toEqual(['key.tested']);
   });
 
@@ -481,7 +481,7 @@ describe('testing stored keys', () => {
       status: 'valid',
       results: [{ key_id: id }],
     });
-    const [listed] = await instance.keys.listKeys(principal.user);
+    const [listed] = await instance.keys.listKeys(principal);
     expect(listed).toMatchObject({ test_status: 'valid' });
     expect(listed?.last_tested).not.toBeNull();
     expect(await actionsOf(principal)).toEqual(['key.added', 'key.tested']);
@@ -529,7 +529,7 @@ describe('testing stored keys', () => {
     await addKey(principal, { key_id: id });
     gate.resolve(undefined);
     expect((await testing).status).toBe('invalid');
-    const [listed] = await instance.keys.listKeys(principal.user);
+    const [listed] = await instance.keys.listKeys(principal);
     expect(listed).toMatchObject({ test_status: 'untested', last_tested: null });
   });
 

@@ -133,11 +133,11 @@ describe('a vault record that is known but not found', () => {
       extra: { skipped: [] },
       headers: { 'x-should-retry': 'false' },
     });
-    expect(await codeOf(instance.keys.listKeys(keyOwner.user))).toBe('key_undecryptable');
-    expect(await codeOf(instance.keys.listProviders(keyOwner.user))).toBe('key_undecryptable');
+    expect(await codeOf(instance.keys.listKeys(keyOwner.principal))).toBe('key_undecryptable');
+    expect(await codeOf(instance.keys.listProviders(keyOwner.principal))).toBe('key_undecryptable');
     await poll();
     expect(await keyOwner.pool()).toEqual([]);
-    expect(await instance.keys.listKeys(keyOwner.user)).toEqual([]);
+    expect(await instance.keys.listKeys(keyOwner.principal)).toEqual([]);
   });
 
   it('is an error even if an administrator creates an empty one in its place', async () => {

@@ -78,7 +78,7 @@ describe('a write that reaches its deadline', () => {
       return 'pass';
     });
     const instance = relayed();
-    await instance.keys.listKeys(principal.user);
+    await instance.keys.listKeys(principal);
     using late = new DisposableStack();
     relay.after(() => {
       // At the first response only 500 ms are left.
@@ -104,7 +104,7 @@ describe('a write that reaches its deadline', () => {
     await Promise.all(aborted);
     expect(await actionsOf(principal.user.id)).toEqual(['key.added', 'key.added', 'key.add_unconfirmed']);
     const { key: next } = await direct.keys.add(principal, openaiKey(), 'r3');
-    const listed = await direct.keys.listKeys(principal.user);
+    const listed = await direct.keys.listKeys(principal);
     expect(listed.map((key) => key.id)).toEqual([first.id, next.id]);
     expect(aborted).toHaveLength(1);
   });
@@ -125,7 +125,7 @@ describe('a write that reaches its deadline', () => {
     expect(await errorCodeOf(add)).toBe('keycloak_unavailable');
     late.resolve(undefined);
     const other = createPrincipal();
-    expect(await instance.keys.listKeys(other.user)).toEqual([]);
+    expect(await instance.keys.listKeys(other)).toEqual([]);
     expect(calls).toEqual(['token', expect.stringContaining(other.user.id)]);
   });
 });

@@ -56,7 +56,7 @@ const openrouterKey = () => ({
 });
 
 async function idsOf(principal: ReturnType<typeof createPrincipal>): Promise<string[]> {
-  return (await direct.keys.listKeys(principal.user)).map((key) => key.id);
+  return (await direct.keys.listKeys(principal)).map((key) => key.id);
 }
 
 async function actionsOf(userId: string): Promise<string[]> {

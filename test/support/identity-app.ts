@@ -15,6 +15,8 @@ import { createUserConnections } from '../../src/identity/user-connections.ts';
 import { createDatabase as openDatabase, type Database } from '../../src/lib/postgres/database.ts';
 import { createKeycloakAdmin } from '../../src/lib/keycloak/keycloak-admin.ts';
 import { createKeyring } from '../../src/lib/crypto/keyring.ts';
+import { createNotificationListener } from '../../src/lib/postgres/notification-listener.ts';
+import { createTokenService, type TokenService } from '../../src/tokens/service.ts';
 import { evidence } from './evidence.ts';
 import { createDatabase } from './database.ts';
 import { createWebClient, stack, type ClientCredentials } from './stack.ts';
@@ -35,7 +37,10 @@ export interface IdentityAppOptions {
 export interface IdentityApp {
   publicUrl: string;
   identity: Identity;
+  tokens: TokenService;
   database: Database;
+  /** Number of calls of the admin client to Keycloak so far. */
+  keycloakCalls(): number;
   databaseUrl: { appUrl: string; ownerUrl: string };
   webClient: ClientCredentials;
   secrets: { session: string; encryption: string };
@@ -72,6 +77,16 @@ export async function startIdentityApp(options: IdentityAppOptions = {}): Promis
   const internalUrl = options.keycloakInternalUrl ?? stack.keycloak.url;
   const { serviceClient, realm, url } = stack.keycloak;
   const mode = options.isDeployed === true ? 'deployed' : 'local';
+  const notifications = createNotificationListener({ url: databaseUrl.appUrl, log });
+  const tokens = createTokenService({ database, notifications, log });
+  await notifications.start();
+  const keycloakAdmin = createKeycloakAdmin({
+    baseUrl: internalUrl,
+    realm,
+    clientId: serviceClient.id,
+    clientSecret: serviceClient.secret,
+  });
+  let keycloakCalls = 0;
   const identity = createIdentity({
     config: {
       mode,
@@ -84,12 +99,14 @@ export async function startIdentityApp(options: IdentityAppOptions = {}): Promis
     },
     database,
     keyring: createKeyring([secrets.encryption]),
-    keycloakAdmin: createKeycloakAdmin({
-      baseUrl: internalUrl,
-      realm,
-      clientId: serviceClient.id,
-      clientSecret: serviceClient.secret,
-    }),
+    keycloakAdmin: {
+      ...keycloakAdmin,
+      call(work) {
+        keycloakCalls += 1;
+        return keycloakAdmin.call(work);
+      },
+    },
+    personalTokens: tokens,
     serverConnections: createUserConnections(),
     log,
   });
@@ -99,12 +116,16 @@ export async function startIdentityApp(options: IdentityAppOptions = {}): Promis
   const close = async () => {
     await identity.stop();
     await closeServer(server);
+    await tokens.flush();
+    await notifications.stop();
     await database.close();
   };
   return {
     publicUrl,
     identity,
+    tokens,
     database,
+    keycloakCalls: () => keycloakCalls,
     databaseUrl,
     webClient,
     secrets,

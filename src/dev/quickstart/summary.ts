@@ -40,6 +40,18 @@ function formatFacts({ appUrl, ownKeycloak, logFile, cwd }: Summary): string[] {
   return lines;
 }
 
+/** Lines to paste, for curl, OpenAI's SDKs and Claude Code. */
+function formatTokenUses(appUrl: string): string[] {
+  const token = '$(npm run -s ops -- token starter)';
+  return [
+    `curl ${appUrl}/v1/chat/completions -H "Authorization: Bearer ${token}" \\`,
+    `  -H "Content-Type: application/json" \\`,
+    `  -d '{"model": "demo", "messages": [{"role": "user", "content": "Hello"}]}'`,
+    `export OPENAI_BASE_URL=${appUrl}/v1 OPENAI_API_KEY=${token}`,
+    `ANTHROPIC_BASE_URL=${appUrl} ANTHROPIC_AUTH_TOKEN=${token} claude`,
+  ];
+}
+
 function formatNextSteps({ appUrl, cookieName }: Summary): string[] {
   return [
     'Add a key as the user "starter" (in another terminal), or run `npm run demo`:',
@@ -49,6 +61,10 @@ function formatNextSteps({ appUrl, cookieName }: Summary): string[] {
     '    -H "Content-Type: application/json" \\',
     `    -H "Cookie: ${cookieName}=$SESSION" \\`,
     `    -d '{"provider": "demo", "key": "demo-my-first-key", "label": "My first key"}'`,
+    '',
+    'Or use a personal token of that user. Each line creates one, which is valid for 7 days:',
+    '',
+    ...formatTokenUses(appUrl).map((line) => `  ${line}`),
     '',
     'To run code on this machine, see "Run code" in README.md: npm run ops -- demo-host',
     '',

@@ -110,6 +110,18 @@ export function toDecisionError(response: Response, decision: RefusedDecision): 
         'No key of yours serves this model, and the system default does not offer it.',
         decision.candidates,
       );
+    case 'model_not_of_token':
+      return new AppError(
+        'model_not_found',
+        'This token may not use this model. Name one of the models that the token was created for.',
+      );
+    case 'no_key_of_token':
+      return new AppError(
+        'no_usable_key',
+        'None of the keys that this token may use can serve this request: they serve other models, were deleted, or ' +
+          'your tier does not include stored keys.',
+        { extra },
+      );
     case 'ambiguous_model':
       return new AppError(
         'ambiguous_model',

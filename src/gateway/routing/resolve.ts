@@ -89,7 +89,8 @@ export type RoutingDecision<Key extends RoutableKey, Pool extends RoutablePool<K
     }
   | {
       kind: 'refused';
-      code: 'no_default_provider' | 'model_missing';
+      /** The codes that end with `_of_token` are restrictions of a personal token. */
+      code: 'no_default_provider' | 'model_missing' | 'model_not_of_token' | 'no_key_of_token';
       provider: null;
       model: string | null;
     }

@@ -1,5 +1,5 @@
 import { randomInt } from 'node:crypto';
-import type { User } from '../../http/principal.ts';
+import { isKeyAllowed, type Caller, type User } from '../../http/principal.ts';
 import type { KeyService, ProviderKey } from '../../keys/service.ts';
 import type { Dialer } from '../../lib/net/dialer.ts';
 import type { LoopGuard } from '../../lib/net/loop-guard.ts';
@@ -17,6 +17,7 @@ import {
   type RoutingResult,
   type SystemDefault,
 } from './resolve.ts';
+import { restrictDecision } from './token-restrictions.ts';
 
 export type DecryptedGatewayKey = NonNullable<ReturnType<ProviderKey['decrypt']>>;
 
@@ -56,7 +57,7 @@ export interface Routing {
    * @param receivedLoopHeader value of the loop guard header of the request.
    */
   decide(
-    user: User,
+    caller: Caller,
     model: string | undefined,
     receivedLoopHeader: string | undefined,
   ): Promise<GatewayDecision>;
@@ -64,9 +65,12 @@ export interface Routing {
    * Decides with what is known, without calling an upstream.
    * @returns `listsRead` false when the decision depends on model lists that were never read.
    */
-  preview(user: User, model: string | undefined): Promise<{ decision: GatewayDecision; listsRead: boolean }>;
-  /** The user's pools, by provider and then by the first key that was added. */
-  readPools(user: User): Promise<readonly GatewayPool[]>;
+  preview(
+    caller: Caller,
+    model: string | undefined,
+  ): Promise<{ decision: GatewayDecision; listsRead: boolean }>;
+  /** The user's pools with the keys that the token may use, by provider and then by the first key that was added. */
+  readPools(caller: Caller): Promise<readonly GatewayPool[]>;
   /**
    * The models that a pool serves, from its provider's list, which is read again when it is older than 5 minutes.
    * @returns undefined when no list could be read. Never throws.
@@ -86,16 +90,16 @@ export function createRouting(deps: RoutingDeps): Routing {
   const rotation = createRotation();
   const lists = createModelLists(deps.dialer);
 
-  async function readPools(user: User): Promise<readonly GatewayPool[]> {
-    return toPools(deps.providers, user, await deps.keys.readKeysByProvider(userOwner(user.id)));
+  async function readPools(caller: Caller): Promise<readonly GatewayPool[]> {
+    return toPools(deps.providers, caller, await deps.keys.readKeysByProvider(userOwner(caller.user.id)));
   }
 
   function resolve(
-    user: User,
+    { user, token }: Caller,
     model: string | undefined,
     pools: readonly GatewayPool[],
   ): RoutingResult<GatewayKey, GatewayPool> {
-    return resolveRoute<GatewayKey, GatewayPool>({
+    const { decision, dependsOn } = resolveRoute<GatewayKey, GatewayPool>({
       model,
       tier: user.tier,
       providers: deps.providers,
@@ -106,25 +110,26 @@ export function createRouting(deps: RoutingDeps): Routing {
       now: new Date(),
       rotationIndex: ({ id }) => rotation.peek(id),
     });
+    return { decision: restrictDecision(token, decision), dependsOn };
   }
 
   const isUnread = (pool: GatewayPool) => findList(lists, pool).state === 'unread';
 
   return {
     readPools,
-    async decide(user, model, receivedLoopHeader) {
-      const pools = await readPools(user);
-      const { decision, dependsOn } = resolve(user, model, pools);
+    async decide(caller, model, receivedLoopHeader) {
+      const pools = await readPools(caller);
+      const { decision, dependsOn } = resolve(caller, model, pools);
       const read = (pool: GatewayPool) => readList(deps, lists, pool, receivedLoopHeader);
       const unread = dependsOn.filter(isUnread);
       for (const pool of dependsOn)
         if (!unread.includes(pool) && lists.isStale(pool.id, tokensOf(pool))) void read(pool);
       if (unread.length === 0) return decision;
       await Promise.all(unread.map(read));
-      return resolve(user, model, pools).decision;
+      return resolve(caller, model, pools).decision;
     },
-    async preview(user, model) {
-      const { decision, dependsOn } = resolve(user, model, await readPools(user));
+    async preview(caller, model) {
+      const { decision, dependsOn } = resolve(caller, model, await readPools(caller));
       return { decision, listsRead: !dependsOn.some(isUnread) };
     },
     readModels: (pool, receivedLoopHeader) => readList(deps, lists, pool, receivedLoopHeader),
@@ -142,16 +147,18 @@ export function createRouting(deps: RoutingDeps): Routing {
 }
 
 /**
- * Groups keys by provider and endpoint. Values that are not stored keys have no endpoint: they are part of every pool of
+ * Groups the keys that the caller may use by provider and endpoint. Values that are not stored keys have no endpoint: they are part of every pool of
  * their provider, so that they are reported wherever one of its keys is used.
  */
 function toPools(
   providers: readonly Provider[],
-  user: User,
+  { user, token }: Caller,
   keysByProvider: ReadonlyMap<string, readonly ProviderKey[]>,
 ): GatewayPool[] {
+  // Model lists and the rotation of a part of a pool are its own.
+  const part = token?.keyIds ?? [];
   return providers.flatMap((provider) => {
-    const keys = keysByProvider.get(provider.id) ?? [];
+    const keys = (keysByProvider.get(provider.id) ?? []).filter(({ id }) => isKeyAllowed(token, id));
     const unreadable = keys.filter(({ isReadable }) => !isReadable);
     const readable = Map.groupBy(
       keys.filter(({ isReadable }) => isReadable),
@@ -159,7 +166,7 @@ function toPools(
     );
     if (readable.size === 0 && unreadable.length > 0) readable.set(null, []);
     return [...readable].map(([endpoint, pool]) => ({
-      id: JSON.stringify([user.id, provider.id, endpoint]),
+      id: JSON.stringify([user.id, provider.id, endpoint, ...part]),
       owner: userOwner(user.id),
       scope: 'personal' as const,
       provider: provider.id,

@@ -30,11 +30,10 @@ export async function getPinnedKey(
   { principal }: Pick<GatewayCall, 'principal'>,
   responseId: string,
 ): Promise<PinnedKey> {
-  const { user } = principal;
-  const stored = await storedResponses.find(userOwner(user.id), responseId);
+  const stored = await storedResponses.find(userOwner(principal.user.id), responseId);
   if (stored === undefined)
     throw notFound(`A response with the id ${quote(responseId)}, made with a key of yours,`);
-  const pinned = findKey(await routing.readPools(user), stored);
+  const pinned = findKey(await routing.readPools(principal), stored);
   if (pinned === undefined) throw notFound('The key that made this response');
   const reason = findSkipReason(pinned.key, new Date());
   if (reason !== undefined)

@@ -41,7 +41,7 @@ describe('a decision that depends on model lists', () => {
       system: null,
     });
     const user = { id: 'u', username: '', email: null, name: null, tier: 'starter' } as const;
-    const decide = (model: string) => routing.decide(user, model, undefined);
+    const decide = (model: string) => routing.decide({ user, token: null }, model, undefined);
     expect(await decide('model-of/api.together.xyz')).toMatchObject({ kind: 'pool', provider: 'together' });
     nowMs += 5 * 60_000;
     isTogetherSilent = true;

@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, it } from '@jest/globals';
-import { randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { z } from 'zod';
 import type { KeyAdminContext } from '../../../src/cli/context.ts';
 import { purgeVault, type PurgeOptions } from '../../../src/keys/admin/purge.ts';
@@ -133,6 +133,29 @@ describe('purging the vault', () => {
     for (const owner of [deleted, withRunsOnly]) expect(await countRuns(owner)).toBe(0);
     for (const owner of others) expect(await countRuns(owner)).toBe(2);
     expect(await purge()).toMatchObject({ owners: 2, orphans: [] });
+  });
+
+  it('finds and revokes the tokens of deleted users, even without keys', async () => {
+    const { deleted, others } = await deleteOneOfThree();
+    const withTokenOnly = randomOwner();
+    const addToken = (owner: Owner) =>
+      context.database.withOwner(owner, (sql) =>
+        sql.run(
+          `INSERT INTO personal_tokens (id, owner, token_sha256, name, prefix, scopes)
+           VALUES ($1, $2, $3, 'x', 'oc_x', '{chat}')`,
+          [randomUUID(), owner, randomBytes(32)],
+        ),
+      );
+    const countTokens = (owner: Owner) =>
+      context.database.withOwner(owner, (sql) => sql.run('SELECT FROM personal_tokens'));
+    for (const owner of [deleted, withTokenOnly, ...others]) await addToken(owner);
+    expect(await purge({ yes: true })).toMatchObject({ removed: [deleted, withTokenOnly], failed: [] });
+    for (const owner of [deleted, withTokenOnly]) {
+      expect(await countTokens(owner)).toBe(0);
+      const event = { actor: 'system:vault-purge', action: 'token.revoked' };
+      expect(await readAuditTrail(context, owner)).toContainEqual(event);
+    }
+    for (const owner of others) expect(await countTokens(owner)).toBe(1);
   });
 
   it('finds and deletes the servers of deleted users, with or without a vault record', async () => {

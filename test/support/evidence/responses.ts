@@ -12,8 +12,8 @@ const takeoverChannel = channel('ops-center.test-evidence');
 
 /**
  * Records all responses of the app that any HTTP server of this process sends, and registers the credentials of the
- * requests as secrets. Omits two values that are secrets by design: `Set-Cookie`, and the `id_token_hint` in the
- * redirect to Keycloak's sign-out.
+ * requests as secrets. Omits three values that are secrets by design: `Set-Cookie`, the `id_token_hint` in the
+ * redirect to Keycloak's sign-out, and a new personal token in the response that creates it.
  */
 export function recordResponses(evidence: Evidence): void {
   const onRequest = (message: unknown) => {
@@ -44,8 +44,10 @@ function watch(evidence: Evidence, request: IncomingMessage, response: ServerRes
   response.once('close', () => {
     if (!isOurs(request, response)) return;
     registerCredentials(evidence, request);
+    const isNewToken = request.method === 'POST' && request.url === '/api/v1/tokens';
+    const body = isNewToken ? [withoutToken(Buffer.concat(chunks))] : chunks;
     evidence.recordResponse(
-      Buffer.concat([Buffer.from(headOf(request, response)), ...chunks, Buffer.from('\n\n')]),
+      Buffer.concat([Buffer.from(headOf(request, response)), ...body, Buffer.from('\n\n')]),
     );
   });
 }
@@ -65,7 +67,8 @@ function bytesOf(chunk: unknown, encoding: unknown): Buffer | undefined {
 }
 
 function headOf(request: IncomingMessage, response: ServerResponse): string {
-  const path = (request.url ?? '').split('?')[0] ?? '';
+  // A test can put a personal token into a path, which is not part of the response.
+  const path = ((request.url ?? '').split('?')[0] ?? '').replace(/oc_[0-9A-Za-z]{38}/, '(token)');
   const headers = Object.entries(response.getHeaders())
     .filter(([name]) => name !== 'set-cookie')
     .map(([name, value]) => `${name}: ${name === 'location' ? withoutHint(String(value)) : String(value)}`);
@@ -75,6 +78,11 @@ function headOf(request: IncomingMessage, response: ServerResponse): string {
     ...headers,
   ];
   return `${lines.join('\n')}\n\n`;
+}
+
+/** Only the member `token`: it may be nowhere else in the response. */
+function withoutToken(body: Buffer): Buffer {
+  return Buffer.from(body.toString().replace(/("token":")oc_[0-9A-Za-z]{38}"/, '$1(omitted)"'));
 }
 
 function withoutHint(location: string): string {

@@ -1,4 +1,4 @@
-import type { User } from '../../../http/principal.ts';
+import type { Caller } from '../../../http/principal.ts';
 import type { Dialer } from '../../../lib/net/dialer.ts';
 import type { LoopGuard } from '../../../lib/net/loop-guard.ts';
 import { BYOK_TIER, isTierAtLeast } from '../../../config/tiers.ts';
@@ -9,6 +9,7 @@ import { createModelLists, type ListedModel, type ModelLists } from '../../routi
 import { toUniqueName, type NamedPool } from '../../routing/model-order.ts';
 import type { SystemDefault } from '../../routing/resolve.ts';
 import type { GatewayPool, Routing } from '../../routing/routing.ts';
+import { isModelAllowed, isSystemAllowed } from '../../routing/token-restrictions.ts';
 import type { SystemCredential } from '../../upstream/serve-from-system.ts';
 
 export interface ListModelsDeps {
@@ -36,11 +37,11 @@ export interface CallerModel {
 }
 
 /**
- * Lists the models that the user's keys and the system default serve, each once.
+ * Lists the models that the user's keys and the system default serve, as far as the token may use them, each once.
  * @param receivedLoopHeader value of the loop guard header of the request.
  */
 export type ListModels = (
-  user: User,
+  caller: Caller,
   receivedLoopHeader: string | undefined,
 ) => Promise<readonly CallerModel[]>;
 
@@ -49,20 +50,23 @@ export function createListModels(deps: ListModelsDeps): ListModels {
   const systemLists = createModelLists(deps.dialer);
 
   async function listPersonalModels(
+    { token }: Caller,
     pool: GatewayPool,
     receivedLoopHeader: string | undefined,
   ): Promise<CallerModel[]> {
     const models = await deps.routing.readModels(pool, receivedLoopHeader);
     const provider = deps.providers.find(({ id }) => id === pool.provider);
-    return toCallerModels(pool, models ?? toListedModels(provider?.models ?? []), 'personal');
+    const listed = models ?? toListedModels(provider?.models ?? []);
+    const allowed = listed.filter(({ id }) => isModelAllowed(token, pool, id));
+    return toCallerModels(pool, allowed, 'personal');
   }
 
-  return async (user, receivedLoopHeader) => {
+  return async (caller, receivedLoopHeader) => {
     deps.loopGuard.rejectLoop(receivedLoopHeader);
-    const pools = isTierAtLeast(user.tier, BYOK_TIER) ? await deps.routing.readPools(user) : [];
+    const pools = isTierAtLeast(caller.user.tier, BYOK_TIER) ? await deps.routing.readPools(caller) : [];
     const [personal, system] = await Promise.all([
-      Promise.all(pools.map((pool) => listPersonalModels(pool, receivedLoopHeader))),
-      listModelsOfSystem(deps, systemLists, pools),
+      Promise.all(pools.map((pool) => listPersonalModels(caller, pool, receivedLoopHeader))),
+      listModelsOfSystem(deps, systemLists, caller, pools),
     ]);
     const own = personal.flat();
     // A key of the user serves a whole name that its list has, also where it begins like the system's provider.
@@ -77,19 +81,26 @@ export function createListModels(deps: ListModelsDeps): ListModels {
 async function listModelsOfSystem(
   deps: ListModelsDeps,
   lists: ModelLists,
+  { token }: Caller,
   pools: readonly NamedPool[],
 ): Promise<CallerModel[]> {
   const { providers, system } = deps;
   const provider = providers.find(({ id }) => id === system?.provider);
   const pool = findSystemPool(providers, system, pools);
-  if (system === null || provider === undefined || pool === undefined) return [];
+  if (system === null || provider === undefined || pool === undefined || !isSystemAllowed(token)) return [];
+  const toAllowed = (models: readonly ListedModel[]) =>
+    toCallerModels(
+      pool,
+      models.filter(({ id }) => isModelAllowed(token, pool, id)),
+      'system',
+    );
   const known = toListedModels(listSystemModels(providers, system));
-  if (!system.models.includes(ANY_MODEL)) return toCallerModels(pool, known, 'system');
+  if (!system.models.includes(ANY_MODEL)) return toAllowed(known);
   const address = findSystemAddress(provider, system.baseUrl, deps.upstreams);
   const authorization = provider.keyTest.authorize(system.apiKey);
   const query = { poolId: 'system', owner: null, token: 'system', authorization, loopHeader: null };
   const models = address && (await lists.read({ ...query, address }));
-  return toCallerModels(pool, models ?? known, 'system');
+  return toAllowed(models ?? known);
 }
 
 function toListedModels(ids: readonly string[]): ListedModel[] {

@@ -33,7 +33,7 @@ export function modelRoutes({ listModels, openRequestLimit }: ModelRouteDeps): R
   async function list({ principal }: HttpCall, request: Request): Promise<readonly CallerModel[]> {
     if (principal === null) throw new Error('this route needs a principal');
     await limit.consume(principal.user.id);
-    return listModels(principal.user, request.get(LOOP_HEADER));
+    return listModels(principal, request.get(LOOP_HEADER));
   }
   const route = (
     path: string,

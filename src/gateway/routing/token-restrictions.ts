@@ -1,0 +1,44 @@
+import type { PrincipalToken } from '../../http/principal.ts';
+import { toUniqueName, type NamedPool } from './model-order.ts';
+import type { RoutableKey, RoutablePool, RoutingDecision } from './resolve.ts';
+
+/** The restrictions of a personal token that concern routing. */
+type Restrictions = Pick<PrincipalToken, 'models' | 'keyIds'>;
+
+/** True unless a token names its keys: the system default is another key. */
+export function isSystemAllowed(token: Restrictions | null): boolean {
+  return (token?.keyIds ?? null) === null;
+}
+
+/**
+ * True unless a token names its models and this is none of them. Compared is `provider/model`, and for an endpoint of
+ * the user also the name with its endpoint. A pattern is a literal or has one trailing `*`.
+ */
+export function isModelAllowed(token: Restrictions | null, pool: NamedPool, model: string): boolean {
+  const patterns = token?.models ?? null;
+  if (patterns === null) return true;
+  const names = [`${pool.provider}/${model}`, toUniqueName(pool, model)];
+  return patterns.some((pattern) => names.some((name) => matchesPattern(pattern, name)));
+}
+
+function matchesPattern(pattern: string, name: string): boolean {
+  return pattern.endsWith('*') ? name.startsWith(pattern.slice(0, -1)) : name === pattern;
+}
+
+/** Refuses a decision that the token does not allow. Its keys were selected before the decision. */
+export function restrictDecision<Key extends RoutableKey, Pool extends RoutablePool<Key>>(
+  token: Restrictions | null,
+  decision: RoutingDecision<Key, Pool>,
+): RoutingDecision<Key, Pool> {
+  const { provider, model } = decision;
+  if (provider !== null) {
+    const pool = 'pool' in decision ? decision.pool : { provider, endpointSlug: null };
+    if (!isModelAllowed(token, pool, model))
+      return { kind: 'refused', code: 'model_not_of_token', provider: null, model };
+  }
+  const needsSystem =
+    decision.kind === 'system' || (decision.kind === 'refused' && decision.code === 'no_default_provider');
+  if (needsSystem && !isSystemAllowed(token))
+    return { kind: 'refused', code: 'no_key_of_token', provider: null, model };
+  return decision;
+}
