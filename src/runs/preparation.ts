@@ -80,6 +80,7 @@ export function createRunPreparation({
       const user = await authorize(run);
       const limits = toLimits(decrypted.request);
       const server = await servers.openForRun(user.id, row.server_id, limits);
+      if (run.principal !== null) assertMayRun(run.principal, server);
       const versions = listServerVersions(server.target);
       const isHeld =
         isDeepStrictEqual(versions, row.server_versions) || (await store.saveServerVersions(run, versions));
@@ -87,7 +88,7 @@ export function createRunPreparation({
       return { server, job: toJob(run.id, decrypted.request), limits };
     } catch (error) {
       if (!isAppError(error)) throw error;
-      const isRefused = error.code === 'unauthenticated' || error.code === 'tier_required';
+      const isRefused = ['unauthenticated', 'tier_required', 'scope_required'].includes(error.code);
       return { exit: createRunExit(isRefused ? 'cancelled' : 'infrastructure', error.detail) };
     }
   }
@@ -104,6 +105,18 @@ export function createRunPreparation({
   }
 
   return { prepare, restore };
+}
+
+/**
+ * A token runs code only on servers whose owner allows it.
+ * @throws AppError `scope_required` (403).
+ */
+export function assertMayRun({ token }: Principal, { name, tokenRuns }: OpenServer): void {
+  if (token === null || tokenRuns) return;
+  throw new AppError(
+    'scope_required',
+    `“${name}” runs no code for tokens. Set token_runs: true on this server, with a session.`,
+  );
 }
 
 /** The principal that started a run, reduced to what ends the run together with the sign-in. */

@@ -28,9 +28,13 @@ export interface RunRouteDeps {
   activeWork: ActiveWork;
 }
 
-const START_ROUTE = { method: 'post', access: 'session', tier: BYOK_TIER, body: StartRun } as const;
+const RUN = { scope: 'run' } as const;
+const START_ROUTE = { method: 'post', access: RUN, tier: BYOK_TIER, body: StartRun } as const;
 
-/** Starting, listing, reading and cancelling runs. Reading and cancelling are open to every tier. */
+/**
+ * Starting, listing, reading and cancelling runs. Reading and cancelling are open to every tier, and to tokens as far as
+ * the server's owner allows it.
+ */
 export function runRoutes(deps: RunRouteDeps): Route[] {
   const { runs } = deps;
   const handlers = createEventHandlers(deps);
@@ -50,23 +54,23 @@ export function runRoutes(deps: RunRouteDeps): Route[] {
     jsonRoute({
       method: 'get',
       path: '/api/v1/runs',
-      access: 'session',
+      access: RUN,
       query: PageQuery,
       response: RunPage,
-      handle: ({ principal, query }) => runs.list(principal.user, query),
+      handle: ({ principal, query }) => runs.list(principal, query),
     }),
     jsonRoute({
       method: 'get',
       path: '/api/v1/runs/:id',
-      access: 'session',
+      access: RUN,
       params: RunParams,
       response: RunDetails,
-      handle: ({ principal, params }) => runs.get(principal.user, params.id),
+      handle: ({ principal, params }) => runs.get(principal, params.id),
     }),
     parsedRoute({
       method: 'get',
       path: '/api/v1/runs/:id/events',
-      access: 'session',
+      access: RUN,
       params: RunParams,
       query: EventsQuery,
       handle: (call, request, response) => handlers.resume(call, request, response),
@@ -74,12 +78,12 @@ export function runRoutes(deps: RunRouteDeps): Route[] {
     jsonRoute({
       method: 'delete',
       path: '/api/v1/runs/:id',
-      access: 'session',
+      access: RUN,
       params: RunParams,
       response: z.object({ run_id: z.string() }),
       status: 202,
       async handle({ principal, params, requestId }) {
-        await runs.cancel(principal.user, params.id, requestId);
+        await runs.cancel(principal, params.id, requestId);
         return { run_id: params.id };
       },
     }),
@@ -107,7 +111,7 @@ function createEventHandlers({ runs, activeWork }: RunRouteDeps) {
     if (body.on_disconnect === 'cancel')
       onResponseClosed(response, () => {
         if (response.writableFinished) return;
-        runs.cancel(principal.user, run.id, requestId, 'viewer_left').catch((error: unknown) => {
+        runs.cancel(principal, run.id, requestId, 'viewer_left').catch((error: unknown) => {
           log.warn({ err: error }, 'a run could not be cancelled after its viewer disconnected');
         });
       });
@@ -144,7 +148,7 @@ function createEventHandlers({ runs, activeWork }: RunRouteDeps) {
   async function resume(call: ResumeCall, request: Request, response: Response): Promise<void> {
     const { principal, params, query } = call;
     const afterSeq = query.from === undefined ? readLastEventId(request) : query.from - 1;
-    const run = await runs.getProgress(principal.user, params.id);
+    const run = await runs.getProgress(principal, params.id);
     // 204 stops a browser's EventSource; after any other end it reconnects.
     if (run.status === 'finished' && run.cause !== 'lost' && afterSeq >= (run.lastSeq ?? 0)) {
       response.status(204).end();

@@ -142,14 +142,18 @@ function createOwnerStore(
       return { lastSeq, total, elapsedMs };
     },
 
-    /** Newest first. Reads one row more than the page size, to detect a next page. */
-    listRuns: (owner: Owner, { cursor, limit }: PageQuery) =>
+    /**
+     * Newest first. Reads one row more than the page size, to detect a next page.
+     * @param serverIds the servers whose runs are listed; null for all.
+     */
+    listRuns: (owner: Owner, { cursor, limit }: PageQuery, serverIds: ReadonlySet<string> | null = null) =>
       database.withOwner(owner, (sql) =>
         sql.rows(
           RunRow,
           `SELECT ${COLUMNS_WITHOUT_PROGRAM} FROM runs WHERE owner = $1 AND ($2::bigint IS NULL OR number < $2::bigint)
+             AND ($4::text[] IS NULL OR server_id = ANY ($4))
            ORDER BY number DESC LIMIT $3`,
-          [owner, cursor ?? null, limit + 1],
+          [owner, cursor ?? null, limit + 1, serverIds === null ? null : [...serverIds]],
         ),
       ),
 

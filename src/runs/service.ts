@@ -18,6 +18,7 @@ import { createRunsStore } from './runs-store.ts';
 import { toLimits, type StartRun } from './schema.ts';
 import { createRunEncryption, type RunRef } from './run-encryption.ts';
 import { createRunData } from './run-data.ts';
+import { assertMayRun } from './preparation.ts';
 import { createUserRuns, type UserRuns } from './user-runs.ts';
 
 export { createRunData } from './run-data.ts';
@@ -41,7 +42,8 @@ export interface RunService extends UserRuns {
    * Starts a run, or queues it. The run ends when its program exits, when it is cancelled, or when the sign-in that
    * started it ends.
    * @param ref the server's id, or `default`.
-   * @throws AppError as {@link ServerOpener.openForRun}; `rate_limited` (429).
+   * @throws AppError as {@link ServerOpener.openForRun}; `scope_required` (403) for a token, where the server's owner has
+   *   not allowed runs by tokens; `rate_limited` (429).
    */
   submit(principal: Principal, ref: string, request: StartRun, requestId: string): Promise<RunRef>;
   /** Whether this process holds the run. */
@@ -113,9 +115,10 @@ export function createRunService(deps: RunServiceDeps): RunService {
     async submit(principal, ref, request, requestId) {
       await startLimit.consume(principal.user.id);
       const server = await servers.openForRun(principal.user.id, ref, toLimits(request));
+      assertMayRun(principal, server);
       return dispatcher.accept(principal, server, request, requestId);
     },
-    ...createUserRuns({ database, store, encryption, dispatcher }),
+    ...createUserRuns({ database, store, encryption, dispatcher, servers }),
     isActive: (run) => dispatcher.find(run) !== undefined,
     subscribe: (run, afterSeq, signal) => subscriptions.subscribe(run, afterSeq, signal),
     subscribeKept: (run, signal) => subscriptions.subscribeKept(run, signal),

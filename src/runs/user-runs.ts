@@ -1,8 +1,9 @@
 import { toPage, type PageQuery } from '../http/page.ts';
-import type { User } from '../http/principal.ts';
+import type { Caller } from '../http/principal.ts';
 import { notFound } from '../lib/errors.ts';
 import { getUserId, userOwner } from '../lib/owner.ts';
 import { writeAuditEvent } from '../audit/service.ts';
+import type { ServerOpener } from '../servers/service.ts';
 import type { Database } from '../lib/postgres/database.ts';
 import type { Dispatcher } from './dispatcher.ts';
 import type { RunRow, RunsStore } from './runs-store.ts';
@@ -14,6 +15,7 @@ export interface UserRunsDeps {
   store: RunsStore;
   encryption: RunEncryption;
   dispatcher: Pick<Dispatcher, 'find'>;
+  servers: Pick<ServerOpener, 'listTokenServerIds'>;
 }
 
 /** The state of a run that decides how its events are read. */
@@ -24,41 +26,57 @@ export interface RunProgress extends RunRef {
   cause: RunView['cause'];
 }
 
-/** Reads and cancels a user's own runs. */
+/**
+ * Reads and cancels a user's own runs. With a token, only those on servers whose owner allows runs by tokens: to a token
+ * the others do not exist.
+ */
 export interface UserRuns {
   /** @throws AppError `not_found` (404), also for another user's run. */
-  get(user: User, id: string): Promise<RunDetails>;
-  list(user: User, query: PageQuery): Promise<RunPage>;
+  get(caller: Caller, id: string): Promise<RunDetails>;
+  list(caller: Caller, query: PageQuery): Promise<RunPage>;
   /** @throws AppError `not_found` (404). */
-  getProgress(user: User, id: string): Promise<RunProgress>;
+  getProgress(caller: Caller, id: string): Promise<RunProgress>;
   /**
    * Cancels a run in whichever process it is; a finished run does not change. Writes the audit row `run.cancelled`.
    * @param reason `viewer_left` is named in the history.
    * @throws AppError `not_found` (404).
    */
-  cancel(user: User, id: string, requestId: string, reason?: 'requested' | 'viewer_left'): Promise<void>;
+  cancel(caller: Caller, id: string, requestId: string, reason?: 'requested' | 'viewer_left'): Promise<void>;
 }
 
-export function createUserRuns({ database, store, encryption, dispatcher }: UserRunsDeps): UserRuns {
+export function createUserRuns({ database, store, encryption, dispatcher, servers }: UserRunsDeps): UserRuns {
+  /** Null for all servers. */
+  const listVisibleServers = async ({ user, token }: Caller) =>
+    token === null ? null : servers.listTokenServerIds(user.id);
+
+  /** The reference of a run, which a token may see. */
+  async function findVisible(caller: Caller, id: string): Promise<RunRef> {
+    const run = { id, owner: userOwner(caller.user.id) };
+    const serverIds = await listVisibleServers(caller);
+    if (serverIds === null) return run;
+    const row = await store.findRun(run);
+    return row !== undefined && serverIds.has(row.server_id) ? run : throwNotFound();
+  }
+
   return {
-    async get(user, id) {
-      const run = { id, owner: userOwner(user.id) };
+    async get(caller, id) {
+      const run = await findVisible(caller, id);
       const row = (await store.findRunWithProgram(run)) ?? throwNotFound();
       return { ...toRunView(row), program: encryption.decryptProgram(run, row.sealed) ?? null };
     },
-    async list(user, query) {
-      const rows = await store.listRuns(userOwner(user.id), query);
+    async list(caller, query) {
+      const rows = await store.listRuns(userOwner(caller.user.id), query, await listVisibleServers(caller));
       return toPage(rows, query.limit, ({ number }) => number, toRunView);
     },
-    async getProgress(user, id) {
-      const run = { id, owner: userOwner(user.id) };
+    async getProgress(caller, id) {
+      const run = await findVisible(caller, id);
       if (dispatcher.find(run) !== undefined)
         return { ...run, status: 'running', lastSeq: null, cause: null };
       const row = (await store.findRun(run)) ?? throwNotFound();
       return { ...run, status: row.status, lastSeq: row.last_seq, cause: row.cause };
     },
-    async cancel(user, id, requestId, reason = 'requested') {
-      const run = { id, owner: userOwner(user.id) };
+    async cancel(caller, id, requestId, reason = 'requested') {
+      const run = await findVisible(caller, id);
       try {
         await database.withOwner(run.owner, async (sql) => {
           const isRequested = await store.requestCancel(sql, id);

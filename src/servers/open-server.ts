@@ -56,6 +56,8 @@ export interface OpenServer {
   id: string;
   name: string;
   serverType: ServerType;
+  /** Whether personal tokens may run code on it. */
+  tokenRuns: boolean;
   /** Kept as long as the run. Never logged, never stored. */
   target: TargetServer;
   runner: Runner;
@@ -86,6 +88,8 @@ export interface ServerOpener {
    * @throws AppError as {@link openForRun}, but never `server_paused`.
    */
   openForCleanup(userId: string, id: string): Promise<CleanupServer>;
+  /** Ids of the user's servers on which personal tokens may run code. */
+  listTokenServerIds(userId: string): Promise<ReadonlySet<string>>;
   /** Stores and logs the use of a server. @throws AppError `database_unavailable` (503). */
   recordUse(userId: string, server: Pick<OpenServer, 'id' | 'name'>): Promise<void>;
 }
@@ -109,12 +113,12 @@ export function createServerOpener({
 
   async function open(userId: string, ref: string, servers: readonly StoredServer[]): Promise<OpenServer> {
     const server = ref === 'default' ? getDefaultServer(servers) : getServer(servers, ref);
-    const { id, name, serverType } = server;
+    const { id, name, serverType, tokenRuns } = server;
     if (!server.isActive) throw new AppError('server_paused', `“${name}” is paused. Switch it on first.`);
     const runner = await runnerAccess.getAllowedRunner(userId, serverType);
     const target = await targetBuilder.fromStored(userId, servers, server);
     assertHostKeysConfirmed(target, servers, runners);
-    return { id, name, serverType, target, runner };
+    return { id, name, serverType, tokenRuns, target, runner };
   }
 
   return {
@@ -126,6 +130,10 @@ export function createServerOpener({
     async openForCleanup(userId, id) {
       const servers = (await serversOf(userId)).map((server) => ({ ...server, isActive: true }));
       return open(userId, id, servers);
+    },
+    async listTokenServerIds(userId) {
+      const servers = await serversOf(userId);
+      return new Set(servers.filter(({ tokenRuns }) => tokenRuns).map(({ id }) => id));
     },
     async recordUse(userId, { id, name }) {
       await database.withOwner(userOwner(userId), (sql) => saveServerUse(sql, id));

@@ -38,6 +38,7 @@ export const CreateServer = z.strictObject({
   workspace_path: workspacePath.optional(),
   is_default: z.boolean().optional(),
   is_active: z.boolean().optional(),
+  token_runs: z.boolean().optional(),
 });
 export type CreateServer = z.output<typeof CreateServer>;
 
@@ -49,6 +50,7 @@ export const UpdateServer = z.strictObject({
   workspace_path: workspacePath.optional(),
   is_default: z.boolean().optional(),
   is_active: z.boolean().optional(),
+  token_runs: z.boolean().optional(),
 });
 export type UpdateServer = z.output<typeof UpdateServer>;
 
@@ -104,6 +106,7 @@ export const ServerView = z.object({
   workspace_path: z.string().nullable(),
   is_default: z.boolean(),
   is_active: z.boolean(),
+  token_runs: z.boolean(),
   version: z.number().int(),
   host_key: HostKeyView.nullable(),
   last_tested_at: timestamp.nullable(),

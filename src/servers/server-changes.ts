@@ -81,6 +81,7 @@ export function createServerChanges(deps: ServerChangesDeps): ServerChanges {
           workspacePath: input.workspace_path ?? null,
           hostKey: null,
           isActive,
+          tokenRuns: input.token_runs ?? false,
           isDefault: input.is_default === true || (isActive && isFirstActive(servers)),
         };
         checkJumpChain(servers, server, listJumpServerIds);

@@ -20,6 +20,8 @@ export interface StoredServer {
   workspacePath: string | null;
   isDefault: boolean;
   isActive: boolean;
+  /** Whether personal tokens may run code on it. */
+  tokenRuns: boolean;
   version: number;
   hostKey: HostKey | null;
   lastTestedAt: Date | null;
@@ -36,7 +38,7 @@ type StoredTestDetails = z.output<typeof StoredTestDetails>;
 /** The members of a server that its owner sets. */
 export type ServerSettings = Pick<
   StoredServer,
-  'name' | 'config' | 'workspacePath' | 'isDefault' | 'isActive' | 'hostKey'
+  'name' | 'config' | 'workspacePath' | 'isDefault' | 'isActive' | 'tokenRuns' | 'hostKey'
 >;
 
 /** The stored result of a test. */
@@ -55,6 +57,7 @@ const ServerRow = z
     workspace_path: z.string().nullable(),
     is_default: z.boolean(),
     is_active: z.boolean(),
+    token_runs: z.boolean(),
     version: z.number(),
     host_key: z.strictObject({ type: z.string(), fingerprint: z.string() }).nullable().catch(null),
     last_tested_at: z.date().nullable(),
@@ -72,6 +75,7 @@ const ServerRow = z
     workspacePath: row.workspace_path,
     isDefault: row.is_default,
     isActive: row.is_active,
+    tokenRuns: row.token_runs,
     version: row.version,
     hostKey: row.host_key,
     lastTestedAt: row.last_tested_at,
@@ -82,7 +86,7 @@ const ServerRow = z
     updatedAt: row.updated_at,
   }));
 
-const COLUMNS = `id, name, server_type, connection_config, workspace_path, is_default, is_active, version, host_key,
+const COLUMNS = `id, name, server_type, connection_config, workspace_path, is_default, is_active, token_runs, version, host_key,
   last_tested_at, last_used_at, test_status, test_details, created_at, updated_at`;
 
 /**
@@ -117,8 +121,8 @@ export async function insertServer(
     await sql.rows(
       ServerRow,
       `INSERT INTO user_execution_servers
-         (id, user_id, server_type, name, connection_config, workspace_path, is_default, is_active, host_key)
-       VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING ${COLUMNS}`,
+         (id, user_id, server_type, name, connection_config, workspace_path, is_default, is_active, host_key, token_runs)
+       VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING ${COLUMNS}`,
       [server.id, userId, server.serverType, ...toColumnValues(server)],
     ),
   );
@@ -139,10 +143,11 @@ export async function updateServer(
       ServerRow,
       `UPDATE user_execution_servers SET
          name = $2, connection_config = $3, workspace_path = $4, is_default = $5, is_active = $6, host_key = $7,
+         token_runs = $8,
          version = version + 1, updated_at = now(),
-         last_tested_at = CASE WHEN $8 THEN last_tested_at END,
-         test_status = CASE WHEN $8 THEN test_status ELSE 'untested' END,
-         test_details = CASE WHEN $8 THEN test_details END
+         last_tested_at = CASE WHEN $9 THEN last_tested_at END,
+         test_status = CASE WHEN $9 THEN test_status ELSE 'untested' END,
+         test_details = CASE WHEN $9 THEN test_details END
        WHERE id = $1 AND ${OWNER_FILTER} RETURNING ${COLUMNS}`,
       [id, ...toColumnValues(settings), isTestStillValid],
     ),
@@ -219,9 +224,9 @@ export async function saveServerUse(sql: Sql, id: string): Promise<void> {
 }
 
 function toColumnValues(settings: ServerSettings): unknown[] {
-  const { name, config, workspacePath, isDefault, isActive, hostKey } = settings;
+  const { name, config, workspacePath, isDefault, isActive, tokenRuns, hostKey } = settings;
   const hostKeyJson = hostKey === null ? null : JSON.stringify(hostKey);
-  return [name, JSON.stringify(config), workspacePath, isDefault, isActive, hostKeyJson];
+  return [name, JSON.stringify(config), workspacePath, isDefault, isActive, hostKeyJson, tokenRuns];
 }
 
 function getOnlyRow<T>([row]: T[]): T {

@@ -44,10 +44,14 @@ export async function changeSettings(
   const isActive = change.is_active ?? server.isActive;
   const workspacePath = change.workspace_path === undefined ? server.workspacePath : change.workspace_path;
   const others = servers.filter((each) => each !== server);
+  const tokenRuns = change.token_runs ?? server.tokenRuns;
   const isSwitchedOn = isActive && !server.isActive;
   const isDefault = change.is_default ?? (server.isDefault || (isSwitchedOn && isFirstActive(others)));
   return {
-    settings: { name: change.name ?? server.name, config, hostKey, workspacePath, isActive, isDefault },
+    settings: {
+      ...{ name: change.name ?? server.name, config, hostKey, workspacePath },
+      ...{ isActive, isDefault, tokenRuns },
+    },
     isSameConfig: isSame,
     isTestStillValid: isSame && workspacePath === server.workspacePath,
   };

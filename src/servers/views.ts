@@ -18,6 +18,7 @@ export function toServerView(server: StoredServer, runner: Runner | undefined): 
     workspace_path: server.workspacePath,
     is_default: server.isDefault,
     is_active: server.isActive,
+    token_runs: server.tokenRuns,
     version: server.version,
     host_key: server.hostKey,
     last_tested_at: server.lastTestedAt?.toISOString() ?? null,

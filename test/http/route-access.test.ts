@@ -19,6 +19,7 @@ type Row = readonly [method: Route['method'], path: string, access: Access, tier
 const KEYS_READ = { scope: 'keys:read' } as const;
 const KEYS_WRITE = { scope: 'keys:write' } as const;
 const CHAT = { scope: 'chat' } as const;
+const RUN = { scope: 'run' } as const;
 
 /** Every route and who may call it. Add a row for a new route; change a row only with a reason. */
 const TABLE: readonly Row[] = [
@@ -56,12 +57,12 @@ const TABLE: readonly Row[] = [
   ['post', '/api/v1/execution-servers/test', 'session', 'starter'],
   ['post', '/api/v1/execution-servers/:id/test', 'session', 'starter'],
   ['post', '/api/v1/execution-servers/ssh-keypair', 'session', 'starter'],
-  ['post', '/api/v1/execution-servers/default/run', 'session', 'starter'],
-  ['post', '/api/v1/execution-servers/:id/run', 'session', 'starter'],
-  ['get', '/api/v1/runs', 'session'],
-  ['get', '/api/v1/runs/:id', 'session'],
-  ['get', '/api/v1/runs/:id/events', 'session'],
-  ['delete', '/api/v1/runs/:id', 'session'],
+  ['post', '/api/v1/execution-servers/default/run', RUN, 'starter'],
+  ['post', '/api/v1/execution-servers/:id/run', RUN, 'starter'],
+  ['get', '/api/v1/runs', RUN],
+  ['get', '/api/v1/runs/:id', RUN],
+  ['get', '/api/v1/runs/:id/events', RUN],
+  ['delete', '/api/v1/runs/:id', RUN],
   ['get', '/api/v1/audit', 'session'],
   ['get', '/v1', 'public'],
   ['post', '/v1/chat/completions', CHAT],

@@ -49,7 +49,7 @@ function openDispatcher(changed: Partial<RunsStore>, maxActive = 8): Dispatcher 
     store: { ...store, ...changed },
     encryption: createRunEncryption(createKeyring([fernetKey()])),
     identity: { isSignInValid: unused, userCache: { findUser: unused, invalidate: () => undefined } },
-    servers: { openForRun: unused, openForCleanup: unused, recordUse: unused },
+    servers: { openForRun: unused, openForCleanup: unused, listTokenServerIds: unused, recordUse: unused },
     ...{ activeWork, maxActive, leaseMs: LEASE_MS, maxQueuedPerUser: 64, closing: closing.signal },
     log: createLog('info', { write: (line) => void lines.push(line) }),
   });

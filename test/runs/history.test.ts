@@ -74,7 +74,7 @@ describe('the history', () => {
     const asked = StartRun.parse({ language: 'bash', code });
     const run = await one.runs.submit(me, 'one', asked, 'req_test');
     await waitForExit(one, run);
-    expect(await one.runs.get(me.user, run.id)).toMatchObject({
+    expect(await one.runs.get(me, run.id)).toMatchObject({
       id: run.id,
       user_id: me.user.id,
       server_id: 'one',
@@ -98,7 +98,7 @@ describe('the history', () => {
     for (let at = 0; at < 10; at += 1) {
       const run = await submit(one, me, 'true');
       await waitForExit(one, run);
-      expect(await one.runs.get(me.user, run.id)).toMatchObject({ status: 'finished', code: 0 });
+      expect(await one.runs.get(me, run.id)).toMatchObject({ status: 'finished', code: 0 });
     }
   });
 
@@ -108,7 +108,7 @@ describe('the history', () => {
     const first = await submit(alone, me, 'sleep 600');
     const second = await submit(alone, me, 'true');
     alone.conditions.version = 2;
-    await alone.runs.cancel(me.user, first.id, 'req_test');
+    await alone.runs.cancel(me, first.id, 'req_test');
     await waitForExit(alone, second);
     expect(await sql('SELECT server_versions FROM runs ORDER BY number')).toEqual([
       { server_versions: [1] },
@@ -120,8 +120,8 @@ describe('the history', () => {
     const me = createPrincipal();
     const ids: string[] = [];
     for (let at = 0; at < 5; at += 1) ids.push((await submit(one, me, 'true')).id);
-    const first = await one.runs.list(me.user, { cursor: undefined, limit: 3 });
-    const second = await one.runs.list(me.user, { cursor: first.next_cursor ?? '', limit: 3 });
+    const first = await one.runs.list(me, { cursor: undefined, limit: 3 });
+    const second = await one.runs.list(me, { cursor: first.next_cursor ?? '', limit: 3 });
     expect([...first.data, ...second.data].map(({ id }) => id)).toEqual(ids.reverse());
     expect(second.next_cursor).toBeNull();
   });
@@ -209,7 +209,7 @@ describe('the history', () => {
       finished_at = CASE WHEN id = '${old.id}' THEN now() - interval '4 days' ELSE finished_at END`);
     // The start prunes for the first time.
     await open({ settings: { historyDays: 3 } });
-    const { data } = await one.runs.list(me.user, { cursor: undefined, limit: 10 });
+    const { data } = await one.runs.list(me, { cursor: undefined, limit: 10 });
     expect(data.map(({ id }) => id)).toEqual([going.id, young.id]);
     expect(await sql(`SELECT FROM run_events WHERE run_id = '${old.id}'`)).toEqual([]);
   });
@@ -245,7 +245,7 @@ describe('the message of an exit', () => {
     const me = createPrincipal();
     const run = await submit(one, me, command, 'one', more);
     expect(await waitForExit(one, run)).toMatchObject({ cause, message, durationMs: expect.any(Number) });
-    expect(await one.runs.get(me.user, run.id)).toMatchObject({ cause, message });
+    expect(await one.runs.get(me, run.id)).toMatchObject({ cause, message });
   });
 });
 
@@ -293,7 +293,7 @@ describe('the stored texts of a run', () => {
     expect(kept).toContain('true');
     for (const value of [given.env.TOKEN, given.stdin, given.files[0]?.content ?? ''])
       expect(kept).not.toContain(value);
-    expect((await one.runs.get(me.user, run.id)).program).toEqual({ command: 'true' });
+    expect((await one.runs.get(me, run.id)).program).toEqual({ command: 'true' });
   });
 
   it('decrypt only for their run: moved to another run they are not shown', async () => {
@@ -306,7 +306,7 @@ describe('the stored texts of a run', () => {
       `UPDATE run_events SET sealed = (SELECT sealed FROM run_events WHERE run_id = '${others.id}' LIMIT 1)`,
     );
     const two = await open();
-    expect((await two.runs.get(me.user, own.id)).program).toBeNull();
+    expect((await two.runs.get(me, own.id)).program).toBeNull();
     const seen = await collectEvents(two, own);
     expect(outputText(seen)).toBe('');
     expect(seen.map(({ event }) => event)).toMatchObject([
@@ -347,7 +347,7 @@ describe('while the database is unavailable', () => {
     expect(seen.at(-1)?.event).toMatchObject({ cause: 'exited', code: 0 });
     const two = await open();
     await until(
-      async () => (await two.runs.get(me.user, slow.id)).status,
+      async () => (await two.runs.get(me, slow.id)).status,
       (status) => status === 'finished',
     );
     expect(await collectEvents(two, slow)).toEqual(seen);
@@ -359,7 +359,7 @@ describe('while the database is unavailable', () => {
     await firstEvent(one, run, ({ event }) => event.type === 'phase' && event.phase === 'started');
     const unblock = await blockDatabase(urls.appUrl);
     try {
-      await expect(one.runs.cancel(me.user, run.id, 'req_test')).rejects.toThrow();
+      await expect(one.runs.cancel(me, run.id, 'req_test')).rejects.toThrow();
       expect(await waitForExit(one, run)).toMatchObject({ cause: 'cancelled', cleanup: 'verified' });
     } finally {
       await unblock();

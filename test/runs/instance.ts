@@ -34,6 +34,8 @@ export interface Instance {
     isSignInValid: boolean;
     refusal: AppError | undefined;
     version: number;
+    /** Ids of the servers on which personal tokens may run code. */
+    tokenServers: Set<string>;
   };
   /** The ids of the used servers, one per use. */
   usedServers: string[];
@@ -55,6 +57,7 @@ export function createInstance(options: InstanceOptions): Instance {
     isSignInValid: true,
     refusal: undefined,
     version: 1,
+    tokenServers: new Set(),
   };
   const usedServers: string[] = [];
   const notifications = createNotificationListener({ url: options.databaseUrl, log });
@@ -74,14 +77,16 @@ export function createInstance(options: InstanceOptions): Instance {
     servers: {
       openForRun(userId, ref) {
         if (conditions.refusal !== undefined) return Promise.reject(conditions.refusal);
-        const { version } = conditions;
+        const { version, tokenServers } = conditions;
+        const tokenRuns = tokenServers.has(ref);
         const target = targetOf(userId, ref, version);
         return Promise.resolve({
-          ...{ id: ref, name: `server ${ref}`, serverType: 'ssh', version, target, runner },
+          ...{ id: ref, name: `server ${ref}`, serverType: 'ssh', version, tokenRuns, target, runner },
         } as const);
       },
       openForCleanup: (userId, id) =>
         Promise.resolve({ target: targetOf(userId, id, conditions.version), runner }),
+      listTokenServerIds: () => Promise.resolve(conditions.tokenServers),
       recordUse(_userId, { id }) {
         usedServers.push(id);
         return Promise.resolve();

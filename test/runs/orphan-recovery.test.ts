@@ -88,7 +88,7 @@ describe('the runs of a killed process', () => {
       expect(outputText(seen)).toBe('begun\n');
       expect(seen.at(-1)?.event).toMatchObject({ cause: 'lost', code: null, cleanup: 'verified' });
       expect(processesOf(run.id)).toEqual([]);
-      const view = await survivor.runs.get(me.user, run.id);
+      const view = await survivor.runs.get(me, run.id);
       expect(view).toMatchObject({
         status: 'finished',
         cause: 'lost',
@@ -141,13 +141,13 @@ describe('a process that was suspended for longer than its lease', () => {
     child.kill('SIGSTOP');
     const exit = (await collectEvents(survivor, run)).at(-1);
     expect(exit?.event).toMatchObject({ cause: 'lost' });
-    const before = await survivor.runs.get(me.user, run.id);
+    const before = await survivor.runs.get(me, run.id);
     child.kill('SIGCONT');
     // The resumed process starts new runs.
     const [next] = await startInChild({ principal: me, command: 'echo next' });
     if (next === undefined) throw new Error('not started');
     expect(outputText(await collectEvents(survivor, next))).toBe('next\n');
-    expect(await survivor.runs.get(me.user, run.id)).toEqual(before);
+    expect(await survivor.runs.get(me, run.id)).toEqual(before);
     expect((await collectEvents(survivor, run)).at(-1)).toEqual(exit);
     await until(() => processesOf(run.id).length === 0);
   });

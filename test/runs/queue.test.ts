@@ -55,8 +55,8 @@ const isStarted = ({ event }: NumberedEvent) => event.type === 'phase' && event.
 const positions = (seen: readonly NumberedEvent[]) =>
   seen.flatMap(({ event }) => (event.type === 'phase' && event.phase === 'queued' ? [event.position] : []));
 
-async function statuses({ runs }: Instance, { user }: Principal): Promise<string[]> {
-  const { data } = await runs.list(user, { cursor: undefined, limit: 200 });
+async function statuses({ runs }: Instance, principal: Principal): Promise<string[]> {
+  const { data } = await runs.list(principal, { cursor: undefined, limit: 200 });
   return data.map(({ status }) => status);
 }
 const countOf = (all: readonly string[], one: string) => all.filter((status) => status === one).length;
@@ -72,7 +72,7 @@ describe('the queue', () => {
     openGate();
     const seen = await Promise.all(watched);
     expect(seen.map(positions)).toEqual([[], [1], [2, 1], [3, 2, 1]]);
-    const { data } = await one.runs.list(me.user, { cursor: undefined, limit: 10 });
+    const { data } = await one.runs.list(me, { cursor: undefined, limit: 10 });
     const starts = data.map(({ started_at: at }) => at);
     expect(starts).toEqual(starts.toSorted().reverse());
   });
@@ -108,7 +108,7 @@ describe('the queue', () => {
     const first = await submit(one, many, heldProgram);
     for (let at = 0; at < 20; at += 1) await submit(one, many, heldProgram, `server ${at}`);
     const run = await submit(one, few, 'echo mine');
-    await one.runs.cancel(many.user, first.id, 'req_test');
+    await one.runs.cancel(many, first.id, 'req_test');
     expect((await waitForExit(one, run)).code).toBe(0);
     expect(countOf(await statuses(one, many), 'queued')).toBeGreaterThan(17);
     openGate();
@@ -188,7 +188,7 @@ describe('cancelling', () => {
     const run = await submit(one, me, `sleep 600 & echo begun; wait`);
     await firstEvent(two, run, ({ event }) => event.type === 'output');
     expect(processesOf(run.id).length).toBeGreaterThan(1);
-    await two.runs.cancel(me.user, run.id, 'req_test');
+    await two.runs.cancel(me, run.id, 'req_test');
     expect(await waitForExit(two, run)).toMatchObject({ cause: 'cancelled', cleanup: 'verified' });
     expect(processesOf(run.id)).toEqual([]);
   });
@@ -199,9 +199,9 @@ describe('cancelling', () => {
     const me = createPrincipal();
     await submit(one, me, heldProgram);
     const queued = await submit(one, me, 'echo never');
-    await two.runs.cancel(me.user, queued.id, 'req_test');
+    await two.runs.cancel(me, queued.id, 'req_test');
     expect(await waitForExit(two, queued)).toMatchObject({ cause: 'cancelled', code: null, durationMs: 0 });
-    await two.runs.cancel(me.user, queued.id, 'req_test');
+    await two.runs.cancel(me, queued.id, 'req_test');
     expect(outputText(await collectEvents(one, queued))).toBe('');
     openGate();
   });
@@ -211,9 +211,9 @@ describe('cancelling', () => {
     const [me, other] = [createPrincipal(), createPrincipal()];
     const run = await submit(one, me, heldProgram);
     for (const call of [
-      () => one.runs.cancel(other.user, run.id, 'req_test'),
-      () => one.runs.get(other.user, run.id),
-      () => one.runs.getProgress(other.user, run.id),
+      () => one.runs.cancel(other, run.id, 'req_test'),
+      () => one.runs.get(other, run.id),
+      () => one.runs.getProgress(other, run.id),
     ])
       await expect(call()).rejects.toMatchObject({ code: 'not_found' });
     expect(await statuses(one, other)).toEqual([]);

@@ -52,6 +52,7 @@ describe('adding a server', () => {
       workspace_path: '/srv/w',
       is_default: true,
       is_active: true,
+      token_runs: false,
       version: 1,
       host_key: null,
       last_tested_at: null,

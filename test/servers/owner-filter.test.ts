@@ -25,6 +25,7 @@ const settings = {
   workspacePath: null,
   hostKey: null,
   isActive: true,
+  tokenRuns: false,
   isDefault: true,
 };
 const as = <T>(user: string, work: (sql: Sql) => Promise<T>) => database.withOwner(`user:${user}`, work);

@@ -60,7 +60,8 @@ async function addServer({ database, keyring }: KeyAdminContext, owner: Owner, p
     binding,
     await ssh.config.parseAsync(createSshServerConfig({ password })),
   );
-  const settings = { name: 'x', workspacePath: null, isDefault: false, isActive: true, hostKey: null };
+  const flags = { isDefault: false, isActive: true, tokenRuns: false };
+  const settings = { name: 'x', workspacePath: null, hostKey: null, ...flags };
   await database.withOwner(owner, (sql) =>
     insertServer(sql, getUserId(owner), { id: binding.serverId, serverType: 'ssh', config, ...settings }),
   );
