@@ -6,8 +6,8 @@ import OpenAI, { APIError } from 'openai';
 import { z } from 'zod';
 import { startApp, type TestApp } from '../support/app.ts';
 import { addKey, openAiKey } from '../support/key.ts';
-import { apiTokens, createApiClient } from '../support/keycloak-tokens.ts';
 import { createUser } from '../support/stack.ts';
+import { createToken } from '../support/token.ts';
 import { completionFrames, DONE } from '../support/upstream/frames.ts';
 import { answer, fault, startUpstream, type Answer, type Upstream } from '../support/upstream.ts';
 
@@ -31,22 +31,20 @@ const SILENCE_MS = 300;
 
 let upstream: Upstream;
 let app: TestApp;
-let accessToken: string;
+let token: string;
 
 beforeAll(async () => {
   upstream = await startUpstream();
-  const clientId = await createApiClient();
   app = await startApp({
     env: {
-      API_CLIENT_IDS: clientId,
       UPSTREAM_OPENAI_URL: upstream.url,
       UPSTREAM_FIRST_BYTE_TIMEOUT_MS: String(FIRST_BYTE_MS),
       STREAM_SILENCE_MS: String(SILENCE_MS),
     },
   });
-  const user = await createUser({ tier: 'starter' });
-  await addKey(app, await app.signIn(user), { provider: 'openai', key: openAiKey() });
-  accessToken = (await apiTokens(clientId, user)).access_token;
+  const session = await app.signIn(await createUser({ tier: 'starter' }));
+  await addKey(app, session, { provider: 'openai', key: openAiKey() });
+  ({ token } = await createToken(app, session));
 });
 afterAll(async () => {
   await app.stop();
@@ -57,7 +55,7 @@ afterEach(() => {
 });
 
 function createNodeSdk(): Sdk {
-  const client = new OpenAI({ baseURL: `${app.url}/v1`, apiKey: accessToken });
+  const client = new OpenAI({ baseURL: `${app.url}/v1`, apiKey: token });
   const request = { model: 'gpt-4o', messages: [{ role: 'user' as const, content: 'Hello' }] };
   return {
     async call(stream) {
@@ -87,7 +85,7 @@ const PythonOutcome = z.object({
 
 function createPythonSdk(python: string): Sdk {
   const script = new URL('../support/openai-client.py', import.meta.url).pathname;
-  const child = spawn(python, [script, `${app.url}/v1`, accessToken], { stdio: ['pipe', 'pipe', 'inherit'] });
+  const child = spawn(python, [script, `${app.url}/v1`, token], { stdio: ['pipe', 'pipe', 'inherit'] });
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   return {
     async call(stream) {
