@@ -1,4 +1,5 @@
 import type { Request } from 'express';
+import { BYOK_TIER } from '../config/tiers.ts';
 import type { OpenRequestLimit } from '../http/limits.ts';
 import { rawRoute, type Route } from '../http/route.ts';
 import { AppError } from '../lib/errors.ts';
@@ -41,6 +42,7 @@ export function responsesRoutes(deps: ResponsesRouteDeps): Route[] {
       rawRoute({
         ...common,
         method: route,
+        tier: BYOK_TIER,
         path: `${STORED_RESPONSE}${operation.suffix}`,
         handle: (call, request, response) =>
           serveStoredResponse(openAiResponses, operation, withPrincipal(call), request, response),

@@ -1,7 +1,6 @@
 import type { Request, Response } from 'express';
-import { BYOK_TIER } from '../../config/tiers.ts';
 import type { Principal } from '../../http/principal.ts';
-import { requireTier, type HttpCall } from '../../http/route.ts';
+import type { HttpCall } from '../../http/route.ts';
 import type { ActiveWork } from '../../identity/service.ts';
 import { userOwner } from '../../lib/owner.ts';
 import { LOOP_HEADER, type LoopGuard } from '../../lib/net/loop-guard.ts';
@@ -61,7 +60,6 @@ export function createServeStoredResponse(deps: ServeStoredResponseDeps): ServeS
   return async (surface, operation, call, request, response) => {
     const { principal, requestId, log, bodyReservation } = call;
     deps.loopGuard.rejectLoop(request.get(LOOP_HEADER));
-    requireTier(principal, BYOK_TIER);
     await runCall({ response, principal, log, activeWork: deps.activeWork }, async (lifetime) => {
       lifetime.requireByokTier();
       const isStreaming = operation.method === 'GET' && readQuery(request).get('stream') === 'true';
