@@ -52,7 +52,7 @@ export function createSseWriter(
     if (response.headersSent) return;
     stop();
     response.status(200).setHeader('content-type', 'text/event-stream; charset=utf-8');
-    response.flushHeaders();
+    flushHeadersWithEvents(response);
     timer = setInterval(sendKeepAlive, maxSilenceMs);
   }
   response.once('close', stop);
@@ -88,6 +88,17 @@ export function createSseWriter(
     },
     [Symbol.dispose]: stop,
   };
+}
+
+/**
+ * Sends the headers together with the events that are written at once, in one system call and usually one packet: most
+ * upstreams send their first event with their headers. Without such events the headers go out alone.
+ */
+function flushHeadersWithEvents(response: Response): void {
+  const { socket } = response;
+  socket?.cork();
+  response.flushHeaders();
+  setImmediate(() => socket?.uncork());
 }
 
 /**
