@@ -34,6 +34,12 @@ const MAX_PREFIX_PARTS = 3;
  * @param values secrets. Values of fewer than {@link MIN_SECRET_LENGTH} characters are none.
  */
 export function createRedactor(values: readonly string[]): Redactor {
+  // Most successes have no text to search, and listing the forms of a secret costs more than the search.
+  let redactor: Redactor | undefined;
+  return (text) => (redactor ??= createSearch(values))(text);
+}
+
+function createSearch(values: readonly string[]): Redactor {
   const secrets = values.filter((value) => value.length >= MIN_SECRET_LENGTH);
   const rests = secrets.map(listWithoutPrefix);
   const whole = [...secrets, ...rests.flat()];
