@@ -1,7 +1,7 @@
 import { wrongFieldType } from '../../admission/request-body.ts';
 
 /** Fields that shape this response only. */
-export const SHARED_PAYER_FIELDS: ReadonlySet<string> = new Set([
+export const EMBEDDINGS_FIELDS: ReadonlySet<string> = new Set([
   'dimensions',
   'encoding_format',
   'input',
@@ -20,7 +20,7 @@ const TEXT_FIELDS = ['encoding_format', 'user'];
  * @returns the number of members of all objects.
  * @throws AppError `validation_failed` for values that a shared payer does not accept.
  */
-export function checkSharedPayerValues(body: Readonly<Record<string, unknown>>): number {
+export function checkEmbeddingsValues(body: Readonly<Record<string, unknown>>): number {
   const { input, dimensions } = body;
   if (!isInput(input))
     throw wrongFieldType('input', `a text, or an array of at most ${MAX_INPUTS} texts or arrays of tokens`);

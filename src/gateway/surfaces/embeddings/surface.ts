@@ -2,7 +2,7 @@ import { findProtocolError, findRefusalCause } from '../../../providers/protocol
 import { toOpenAiError, toOpenAiErrorEvent, toUpstreamError } from '../../openai-errors.ts';
 import type { Surface } from '../../surface.ts';
 import { hasEmbeddingsError, isEmbeddingsResponse } from './response-shape.ts';
-import { checkSharedPayerValues, SHARED_PAYER_FIELDS } from './shared-payer.ts';
+import { checkEmbeddingsValues, EMBEDDINGS_FIELDS } from './shared-payer.ts';
 import { withoutVectors } from './vectors.ts';
 
 /** OpenAI's embeddings. The protocol has no streams. */
@@ -10,10 +10,10 @@ export const embeddings: Surface = {
   name: 'embeddings',
   protocolName: 'embeddings',
   interpretedFields: ['model'],
-  sharedPayerFields: SHARED_PAYER_FIELDS,
+  sharedPayerFields: EMBEDDINGS_FIELDS,
   // SDKs and frameworks send no other fields by themselves.
   droppedFields: new Map(),
-  checkSharedPayerValues,
+  checkSharedPayerValues: checkEmbeddingsValues,
   hasNoStreams: true,
   endOfStream: null,
   hasEventTypes: false,

@@ -22,7 +22,7 @@ interface AnthropicModelPage {
 }
 
 /** The query of a request, as it was sent. */
-export type PageQuery = Readonly<Record<string, unknown>>;
+type ModelPageQuery = Readonly<Record<string, unknown>>;
 
 const DEFAULT_LIMIT = 20;
 const MAX_LIMIT = 1_000;
@@ -44,7 +44,7 @@ export function toAnthropicModel({ id, name, displayName, created, scope }: Call
  * before `before_id`, or the first ones.
  * @throws AppError `validation_failed` for another limit, both ids, or an id that is not in the list.
  */
-export function toAnthropicPage(models: readonly CallerModel[], query: PageQuery): AnthropicModelPage {
+export function toAnthropicPage(models: readonly CallerModel[], query: ModelPageQuery): AnthropicModelPage {
   const { after_id: afterId, before_id: beforeId } = query;
   const limit = readLimit(query['limit']);
   if (afterId !== undefined && beforeId !== undefined)
