@@ -79,6 +79,8 @@ function collectBody(
     }
   };
   const onEnd = () => {
+    // 'close' follows at once, and an error with its stack for each request is expensive.
+    request.off('close', onFailure);
     body.resolve(bytes.concat());
   };
   const onFailure = () => {
