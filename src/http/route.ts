@@ -1,21 +1,16 @@
 import type { Express, Request, Response } from 'express';
 import { z, type ZodType } from 'zod';
-import { AppError, isAppError, tierRequired, type FieldError } from '../lib/errors.ts';
+import { AppError, isAppError, type FieldError } from '../lib/errors.ts';
 import type { JsonLimits } from '../lib/json.ts';
 import type { Log } from '../lib/log.ts';
 import { describeIssue } from '../lib/validation-messages.ts';
-import { isTierAtLeast, type Tier } from '../config/tiers.ts';
+import type { Tier } from '../config/tiers.ts';
 import { createBodyBudget, type BodyReservation } from './body-budget.ts';
 import { endWithCountedJson, parseJsonBody, readJsonBody } from './json-body.ts';
 import { createOpenRequestLimit, createRefusedBodyLimit, type OpenRequestLimit } from './limits.ts';
 import { createRateLimit } from '../lib/rate-limit.ts';
-import type { Authenticate, Principal, Scope } from './principal.ts';
-
-/**
- * Who may call a route. There is no default: every route must declare it.
- * `session` admits only the session cookie; `{ scope }` also admits any credential with that scope.
- */
-export type Access = 'public' | 'session' | { scope: Scope };
+import { findRefusal, type Access } from './authorization.ts';
+import type { Authenticate, Principal } from './principal.ts';
 
 interface RouteDeclaration {
   method: 'get' | 'post' | 'patch' | 'put' | 'delete';
@@ -242,35 +237,6 @@ async function authenticate(
   const principal = await guards.authenticate(request, response);
   if (principal.credential === 'session') guards.refuseCrossSite(request);
   return principal;
-}
-
-/** @returns `scope_required` or `tier_required` (403) unless the principal may call the route. */
-function findRefusal(route: Pick<Route, 'access' | 'tier'>, principal: Principal): AppError | undefined {
-  if (principal.credential !== 'session') {
-    const allowed = typeof route.access === 'object' && principal.scopes.has(route.access.scope);
-    if (!allowed) {
-      return scopeRequired(route.access);
-    }
-  }
-  return route.tier === undefined ? undefined : findTierRefusal(principal, route.tier);
-}
-
-function scopeRequired(access: Access): AppError {
-  const remedy =
-    typeof access === 'object'
-      ? `It needs the scope ${access.scope}.`
-      : 'It needs a session: sign in and use its cookie.';
-  return new AppError('scope_required', `This credential has no access to this route. ${remedy}`);
-}
-
-/** Throws `tier_required` (403) with both tiers when the user's tier is below `required`. */
-export function requireTier(principal: Principal, required: Tier): void {
-  const refusal = findTierRefusal(principal, required);
-  if (refusal !== undefined) throw refusal;
-}
-
-function findTierRefusal({ user }: Principal, required: Tier): AppError | undefined {
-  return isTierAtLeast(user.tier, required) ? undefined : tierRequired(required, user.tier);
 }
 
 /** @returns undefined when the request has no body. */

@@ -28,7 +28,10 @@ async function serve(
   const app = express();
   app.get('/', async (_request, response) => {
     const { signal } = new AbortController();
-    await send(createSseWriter(response, { keepAlive: ': idle\n\n', signal, idleTimeoutMs: 5_000 }), response);
+    await send(
+      createSseWriter(response, { keepAlive: ': idle\n\n', signal, idleTimeoutMs: 5_000 }),
+      response,
+    );
   });
   const server = createServer(app).listen(0, '127.0.0.1');
   await once(server, 'listening');

@@ -72,6 +72,13 @@ describe('a token with models', () => {
       key_id: null,
     });
   });
+
+  it('names no other model beside one that is not found', async () => {
+    const { token } = await createToken(gateway.app, session, { models: ['openai/gpt-4o*'] });
+    const response = await gateway.app.call('/v1/models/gpt-4', { headers: bearer(token) });
+    const { error } = (await response.json()) as { error: { candidates: string[] } };
+    expect(error.candidates.filter((id) => !id.startsWith('openai/gpt-4o'))).toEqual([]);
+  });
 });
 
 describe('a token with key_ids', () => {

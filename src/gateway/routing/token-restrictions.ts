@@ -15,10 +15,12 @@ export function isSystemAllowed(token: Restrictions | null): boolean {
  * the user also the name with its endpoint. A pattern is a literal or has one trailing `*`.
  */
 export function isModelAllowed(token: Restrictions | null, pool: NamedPool, model: string): boolean {
+  return [`${pool.provider}/${model}`, toUniqueName(pool, model)].some((name) => isNameAllowed(token, name));
+}
+
+function isNameAllowed(token: Restrictions | null, name: string): boolean {
   const patterns = token?.models ?? null;
-  if (patterns === null) return true;
-  const names = [`${pool.provider}/${model}`, toUniqueName(pool, model)];
-  return patterns.some((pattern) => names.some((name) => matchesPattern(pattern, name)));
+  return patterns === null || patterns.some((pattern) => matchesPattern(pattern, name));
 }
 
 function matchesPattern(pattern: string, name: string): boolean {
@@ -36,6 +38,8 @@ export function restrictDecision<Key extends RoutableKey, Pool extends RoutableP
     if (!isModelAllowed(token, pool, model))
       return { kind: 'refused', code: 'model_not_of_token', provider: null, model };
   }
+  if (decision.kind === 'refused' && 'candidates' in decision)
+    return { ...decision, candidates: decision.candidates.filter((name) => isNameAllowed(token, name)) };
   const needsSystem =
     decision.kind === 'system' || (decision.kind === 'refused' && decision.code === 'no_default_provider');
   if (needsSystem && !isSystemAllowed(token))

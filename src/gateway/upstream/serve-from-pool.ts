@@ -1,5 +1,5 @@
 import type { Principal } from '../../http/principal.ts';
-import { requireTier } from '../../http/route.ts';
+import { requireTier } from '../../http/authorization.ts';
 import type { UserCache } from '../../identity/service.ts';
 import type { KeyService } from '../../keys/service.ts';
 import { AppError, unauthenticated } from '../../lib/errors.ts';
