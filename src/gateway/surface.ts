@@ -1,6 +1,7 @@
 import type { AppError } from '../lib/errors.ts';
 import type { RefusalCause } from '../providers/protocol-error.ts';
 import type { SurfaceName } from '../providers/provider.ts';
+import type { TokenUsage } from '../usage/service.ts';
 
 /**
  * The contract of a surface: what the gateway needs to know of the protocol in which a client calls it. A surface is
@@ -71,6 +72,8 @@ export interface Surface {
    * @returns function that follows one stream of the answer.
    */
   prepareProgress(body: Readonly<Record<string, unknown>>): () => StreamProgress;
+  /** How the protocol reports tokens: `usage.ts` of the surface's folder. */
+  usage: UsageProtocol;
   /** The body of an upstream's error that has none that may be shown. */
   toUpstreamError(message: string): object;
   /** An error of ours in the shape of the protocol. */
@@ -104,4 +107,30 @@ export interface StreamProgress {
   add(value: unknown): void;
   /** True when the events contain the whole answer, so that only the protocol's last event can be missing. */
   isFinished(): boolean;
+}
+
+export interface UsageProtocol {
+  createReader(): UsageReader;
+  /** True for an event of a stream with text, reasoning or data of a tool: the first one ends the time to the first token. */
+  hasOutput(event: unknown): boolean;
+  /** How a stream is asked to report its usage. Undefined where each stream reports it. */
+  streamRequest?: StreamUsageRequest;
+}
+
+/** Reads the usage of one answer. */
+export interface UsageReader {
+  /** @param value a complete response or an event of a stream: in both cases a successful one of the protocol. */
+  add(value: unknown): void;
+  /** The usage as reported so far. A stream that was cut has reported a part of it, or nothing. */
+  read(): TokenUsage;
+}
+
+export interface StreamUsageRequest {
+  /**
+   * @param body JSON object that asks for a stream.
+   * @returns the body that also asks for the usage; the same bytes where it does already, or asks in no valid form.
+   */
+  addTo(body: Buffer): Buffer;
+  /** True for an event that is only sent where the usage was asked for. */
+  isUsageOnly(event: unknown): boolean;
 }

@@ -3,6 +3,7 @@ import type { Surface } from '../../surface.ts';
 import { toOpenAiError, toOpenAiErrorEvent, toUpstreamError } from '../../openai-errors.ts';
 import { hasChatError, isChatResponse, prepareChatProgress } from './response-shape.ts';
 import { checkSharedPayerValues, DROPPED_FIELDS, SHARED_PAYER_FIELDS } from './shared-payer.ts';
+import { chatUsage } from './usage.ts';
 
 /** OpenAI's chat completions. */
 export const openAiChat: Surface = {
@@ -29,6 +30,7 @@ export const openAiChat: Surface = {
   findError: findProtocolError,
   findRefusalCause,
   prepareProgress: prepareChatProgress,
+  usage: chatUsage,
   toUpstreamError,
   toError: toOpenAiError,
   toErrorEvent: toOpenAiErrorEvent,
