@@ -25,6 +25,8 @@ import { serverRoutes } from './servers/routes.ts';
 import { createServerService, type ServerService } from './servers/service.ts';
 import { tokenRoutes } from './tokens/routes.ts';
 import { createTokenService, type TokenService } from './tokens/service.ts';
+import { usageRoutes } from './usage/routes.ts';
+import { createUsageService, type UsageRecorder, type UsageService } from './usage/service.ts';
 
 /** Replacements by a test or the quick start for parts that the configuration determines. */
 export interface ContextOverrides {
@@ -66,8 +68,8 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
     ownServices: overrides.ownServices ?? [],
     log,
   });
-  const features = createFeatures(config, clients, log);
-  const { identity, keys, gateway, runs, runners } = features;
+  const features = createFeatures(config, clients, log, (count) => health.metrics.countDroppedUsage(count));
+  const { identity, keys, gateway, runs, runners, usage } = features;
   const { database, usersKeycloak: mainAdmin, vaultKeycloak: vaultAdmin } = clients;
   const doctor = createDoctor(config, { mainAdmin, vaultAdmin });
   let draining = false;
@@ -94,7 +96,13 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
       await assertRowSecurity(database);
       await doctor.assertRealmsValid();
       await keys.assertFit();
-      await Promise.all([clients.notifications.start(), keys.start(), identity.start(), runs.start()]);
+      await Promise.all([
+        clients.notifications.start(),
+        keys.start(),
+        identity.start(),
+        runs.start(),
+        usage.start(),
+      ]);
     },
     async drain() {
       draining = true;
@@ -106,6 +114,7 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
       await Promise.all([keys.stop(), identity.stop(), runs.stop(), features.tokens.flush()]);
       // In reverse order: Docker removes its objects on an engine behind SSH through the SSH runner's connections.
       for (const runner of [...runners.values()].reverse()) await runner.close();
+      await usage.stop();
       await clients.close();
     },
   };
@@ -119,9 +128,15 @@ interface Features {
   servers: ServerService;
   runs: RunService;
   runners: ReturnType<typeof createRunners>;
+  usage: UsageService;
 }
 
-function createFeatures(config: Config, clients: Clients, log: Log): Features {
+function createFeatures(
+  config: Config,
+  clients: Clients,
+  log: Log,
+  onDroppedUsage: (count: number) => void,
+): Features {
   const { database, keyring, notifications } = clients;
   const loopGuard = createLoopGuard(config.sessionSecret);
   const upstreams = { overrides: config.upstreams };
@@ -140,6 +155,7 @@ function createFeatures(config: Config, clients: Clients, log: Log): Features {
     onUserDeleted: async (userId) => {
       const requestId = `deletion-${randomId()}`;
       await tokens.removeUser(userId, requestId, 'system:keycloak');
+      await usage.removeUser(userId);
       await runs.removeUser(userId);
       await gateway.removeUser(userId);
       await servers.removeUser(userId, requestId, 'system:keycloak');
@@ -147,7 +163,9 @@ function createFeatures(config: Config, clients: Clients, log: Log): Features {
     },
     log,
   });
-  const gateway = createGatewayFrom(config, clients, loopGuard, identity, keys);
+  const { usageDays } = config;
+  const usage = createUsageService({ database, log, usageDays, onDropped: onDroppedUsage });
+  const gateway = createGatewayFrom(config, clients, loopGuard, identity, keys, usage.recorder);
   const local = config.localExecution
     ? { hiddenPaths: hiddenPaths(config), ceilings: config.localCeilings }
     : undefined;
@@ -158,11 +176,11 @@ function createFeatures(config: Config, clients: Clients, log: Log): Features {
     ...{ database, notifications, keyring, identity, servers, log },
     settings: config.runs,
   });
-  return { tokens, identity, keys, gateway, servers, runs, runners };
+  return { tokens, identity, keys, gateway, servers, runs, runners, usage };
 }
 
 function listFeatureRoutes(config: Config, { database }: Clients, features: Features): Route[] {
-  const { tokens, identity, keys, gateway, servers, runs } = features;
+  const { tokens, identity, keys, gateway, servers, runs, usage } = features;
   const home = homeRoutes({
     authenticate: identity.guards.authenticate,
     explainRoute: (caller) => gateway.explainRoute(caller),
@@ -179,6 +197,7 @@ function listFeatureRoutes(config: Config, { database }: Clients, features: Feat
     ...serverRoutes({ servers }),
     ...runRoutes({ runs, activeWork: identity.activeWork }),
     ...auditRoutes({ database }),
+    ...usageRoutes({ usage }),
     ...gateway.routes,
   ];
 }
@@ -189,6 +208,7 @@ function createGatewayFrom(
   loopGuard: LoopGuard,
   identity: Identity,
   keys: KeyService,
+  usage: UsageRecorder,
 ): Gateway {
   const { apiKey, ...system } = config.systemDefault;
   return createGateway({
@@ -204,6 +224,7 @@ function createGatewayFrom(
     requestsPerUser: config.requestsPerUser,
     loopGuard,
     idempotencySecret: config.sessionSecret,
+    usage,
   });
 }
 

@@ -8,6 +8,7 @@ import { createRunners } from '../runners/index.ts';
 import { createRunData } from '../runs/service.ts';
 import { createServerData } from '../servers/service.ts';
 import { createTokenData } from '../tokens/service.ts';
+import { createUsageData } from '../usage/service.ts';
 
 /** What the commands for stored keys use. An app may run at the same time. */
 export interface KeyAdminContext extends MoveDeps, PurgeDeps {
@@ -37,17 +38,19 @@ export function createKeyAdminContext(config: Config, log: Log): KeyAdminContext
   const servers = createServerData({ database, keyring, runners, log });
   const runs = createRunData({ database, keyring });
   const tokens = createTokenData({ database });
+  const usage = createUsageData(database);
   return {
     ...clients,
     upstreams: { overrides: config.upstreams },
     ownerData: {
       async listOwners() {
-        const owners = await Promise.all([servers.listOwners(), runs.listOwners(), tokens.listOwners()]);
+        const owners = await Promise.all([servers, runs, tokens, usage].map((data) => data.listOwners()));
         return [...new Set(owners.flat())].sort();
       },
       async remove(owner, requestId, actor) {
         await tokens.remove(owner, requestId, actor);
         await runs.remove(owner);
+        await usage.remove(owner);
         await servers.removeUser(getUserId(owner), requestId, actor);
       },
     },

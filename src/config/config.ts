@@ -149,6 +149,7 @@ function toConfig(v: SettingValues, upstreams: Record<string, string>, secretFil
     upstreams,
     requestsPerUser: v.REQUESTS_PER_USER ?? 0,
     auditDays: v.AUDIT_DAYS ?? 0,
+    usageDays: v.USAGE_DAYS ?? 0,
     localExecution: v.LOCAL_EXECUTION ?? false,
     localCeilings: {
       memoryBytes: v.LOCAL_MAX_MEMORY_BYTES ?? null,

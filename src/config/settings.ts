@@ -361,6 +361,12 @@ export const SETTINGS = {
     description:
       'How long audit events are kept. `npm run ops -- audit prune` deletes older ones; in local mode a start with MIGRATION_DATABASE_URL does, too.',
   },
+  USAGE_DAYS: {
+    schema: wholeNumber(1, 36_500, 'must be a whole number of days from 1 to 36500'),
+    fallback: '365',
+    description:
+      'How long each request is kept in the ledger. The app deletes older ones; the totals of their days are kept for ever.',
+  },
   KEEP_ALIVE_TIMEOUT_MS: {
     schema: milliseconds,
     fallback: '75000',

@@ -6,7 +6,10 @@ import type { ActiveWork } from '../identity/service.ts';
 import { MAX_JSON_SIZE } from '../lib/json.ts';
 import { LOOP_HEADER, type LoopGuard } from '../lib/net/loop-guard.ts';
 import type { Provider } from '../providers/provider.ts';
+import type { UsageRecorder } from '../usage/service.ts';
 import { parseRequestBody } from './admission/request-body.ts';
+import { createAnswerProgress } from './answer-progress.ts';
+import { recordAnswer } from './record-answer.ts';
 import { runCall } from './request-lifetime.ts';
 import { logDecision, toDecisionError, toSurfaceError } from './routing/decision-view.ts';
 import type { GatewayDecision, Routing } from './routing/routing.ts';
@@ -26,6 +29,7 @@ export interface ServeRequestDeps {
   getProvider(id: string): Provider;
   /** Limits a decision to the key that made the response which the request continues. */
   pinDecision(call: GatewayCall, decision: PoolDecision): Promise<PoolDecision>;
+  usage: UsageRecorder;
   serveFromPool: ServeFromPool;
   serveFromSystem: ServeFromSystem;
 }
@@ -45,23 +49,28 @@ export function createServeRequest(deps: ServeRequestDeps): ServeRequest {
     const { bodyReservation, requestId, log } = call;
     const progress: CallProgress = { isBodySent: false };
     const { activeWork } = deps;
+    const answer = createAnswerProgress(surface);
     await runCall({ response, principal: call.principal, log, activeWork }, async (lifetime) => {
       const { signal } = lifetime;
+      let principal = call.principal;
+      let requestedModel: string | undefined;
+      let failure: unknown;
       try {
         deps.loopGuard.rejectLoop(request.get(LOOP_HEADER));
         const received = { ...BODY_LIMITS, reservation: bodyReservation, signal };
         // Not in a variable, which would retain the received bytes until the response is complete.
         const body = parseRequestBody(await readJsonBody(request, received), surface);
-        const principal = await call.reauthorize();
-        await serve(
-          deps,
-          { surface, principal, requestId, log, request, response, body, bodyReservation, signal, progress },
-          lifetime.requireByokTier,
-        );
+        requestedModel = body.model;
+        principal = await call.reauthorize();
+        const parts = { request, response, body, bodyReservation, signal, progress, answer };
+        await serve(deps, { surface, principal, requestId, log, ...parts }, lifetime.requireByokTier);
       } catch (error) {
+        failure = error;
         // The upstream may charge for what it received, and SDKs would send the request again by themselves.
         if (progress.isBodySent && !response.headersSent) response.setHeader('x-should-retry', 'false');
         throw error;
+      } finally {
+        recordAnswer(deps.usage, { surface, principal, requestId, requestedModel, answer, signal, failure });
       }
     });
   };

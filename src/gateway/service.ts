@@ -22,7 +22,9 @@ import { createStoredResponses } from './stored-responses/stored-responses.ts';
 import { createServeFromSystem, type SystemCredential } from './upstream/serve-from-system.ts';
 import type { OperatorUpstreams } from '../providers/address.ts';
 import { createUpstreamCalls, type GatewayTimeouts } from './upstream/calls.ts';
+import { followCalls } from './upstream/followed-calls.ts';
 import { createIdempotencyMask } from './upstream/idempotency-mask.ts';
+import type { UsageRecorder } from '../usage/service.ts';
 
 export interface GatewayDeps {
   database: Database;
@@ -40,6 +42,7 @@ export interface GatewayDeps {
   loopGuard: LoopGuard;
   /** Shared by all instances, so that each masks an idempotency key in the same way. */
   idempotencySecret: string;
+  usage: UsageRecorder;
 }
 
 export interface Gateway {
@@ -59,12 +62,14 @@ export function createGateway(deps: GatewayDeps): Gateway {
   const { keys, dialer, loopGuard, providers, system, upstreams, userCache, activeWork } = deps;
   const keyStatus = createKeyStatusWriter(keys);
   const routing = createRouting(deps);
-  const calls = createUpstreamCalls({
-    dialer,
-    loopGuard,
-    maskIdempotencyKey: createIdempotencyMask(deps.idempotencySecret),
-    timeouts: deps.timeouts,
-  });
+  const calls = followCalls(
+    createUpstreamCalls({
+      dialer,
+      loopGuard,
+      maskIdempotencyKey: createIdempotencyMask(deps.idempotencySecret),
+      timeouts: deps.timeouts,
+    }),
+  );
   const getProvider = (id: string) => providers.find((provider) => provider.id === id) ?? unknownProvider(id);
   const storedResponses = createStoredResponses(createResponseStore(deps.database));
   const pinned = { storedResponses, routing };
@@ -76,6 +81,7 @@ export function createGateway(deps: GatewayDeps): Gateway {
     loopGuard,
     getProvider,
     pinDecision: (call, decision) => pinDecision(pinned, call, decision),
+    usage: deps.usage,
     serveFromPool: createServeFromPool({
       routing,
       keyStatus,

@@ -1,5 +1,5 @@
 import { createServer, type Server } from 'node:http';
-import { collectDefaultMetrics, Histogram, Registry } from 'prom-client';
+import { collectDefaultMetrics, Counter, Histogram, Registry } from 'prom-client';
 import { isListenerHost, type ListenerHosts } from '../http/host-guard.ts';
 import type { ObserveRequest } from '../http/request-context.ts';
 import type { Readiness } from './readiness.ts';
@@ -7,6 +7,8 @@ import type { Readiness } from './readiness.ts';
 export interface Metrics {
   /** The labels have few values: method, declared path, status; never a user or a key. */
   observe: ObserveRequest;
+  /** Counts requests that are missing in the ledger. */
+  countDroppedUsage(count: number): void;
   /**
    * The server for operators: `/metrics` in the Prometheus text format, `/livez`, and `/readyz` with details. An
    * unknown Host header gets a 421.
@@ -24,7 +26,15 @@ export function createMetrics(): Metrics {
     buckets: [0.005, 0.02, 0.1, 0.5, 2, 10, 60],
     registers: [registry],
   });
+  const droppedUsage = new Counter({
+    name: 'ops_center_usage_dropped_total',
+    help: 'Requests that could not be stored in the ledger.',
+    registers: [registry],
+  });
   return {
+    countDroppedUsage: (count) => {
+      droppedUsage.inc(count);
+    },
     observe: ({ method, route, status, durationMs }) => {
       requests.observe({ method, route, status: String(status) }, durationMs / 1000);
     },

@@ -8,7 +8,19 @@ import { createLogStream, type LogStream } from './log-stream.ts';
  * it; it must not be a secret, a text of a user or a personal datum other than the id of a user.
  */
 const LOG_FIELDS = [
-  ...['event', 'reason', 'code', 'status', 'detail', 'causes', 'loop', 'attempt', 'attempts', 'rows'],
+  ...[
+    'event',
+    'reason',
+    'code',
+    'status',
+    'detail',
+    'causes',
+    'loop',
+    'attempt',
+    'attempts',
+    'rows',
+    'count',
+  ],
   ...['mode', 'url', 'migrations', 'expected', 'found', 'complaint'],
   ...['request_id', 'client_request_id', 'method', 'route', 'complete', 'duration_ms'],
   ...['user', 'owner', 'provider', 'model', 'byok', 'key_scope', 'key_id', 'endpoint', 'end'],

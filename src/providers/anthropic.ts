@@ -11,6 +11,7 @@ import {
 export const anthropic = openAiCompatible({
   id: 'anthropic',
   name: 'Anthropic',
+  reportsStreamUsage: true,
   baseUrl: 'https://api.anthropic.com/v1',
   docsUrl: 'https://platform.claude.com/settings/keys',
   surfaces: { messages: SURFACE_PATHS.messages },

@@ -4,6 +4,7 @@ import { openAiCompatible, SURFACE_PATHS } from './provider.ts';
 export const demo = openAiCompatible({
   id: 'demo',
   name: 'Demo',
+  reportsStreamUsage: true,
   baseUrl: null,
   docsUrl: null,
   surfaces: {

@@ -3,6 +3,7 @@ import { openAiCompatible, SURFACE_PATHS } from './provider.ts';
 export const groq = openAiCompatible({
   id: 'groq',
   name: 'Groq',
+  reportsStreamUsage: true,
   baseUrl: 'https://api.groq.com/openai/v1',
   docsUrl: 'https://console.groq.com/keys',
   // https://console.groq.com/docs/openai#responses-api

@@ -4,6 +4,7 @@ import { completeOneToken, openAiCompatible, SURFACE_PATHS } from './provider.ts
 export const huggingface = openAiCompatible({
   id: 'huggingface',
   name: 'Hugging Face',
+  reportsStreamUsage: true,
   baseUrl: 'https://router.huggingface.co/v1',
   docsUrl: 'https://huggingface.co/settings/tokens',
   // https://huggingface.co/docs/inference-providers/guides/responses-api

@@ -7,6 +7,7 @@ import { openAiCompatible, SURFACE_PATHS } from './provider.ts';
 export const ollama = openAiCompatible({
   id: 'ollama',
   name: 'Ollama',
+  reportsStreamUsage: true,
   baseUrl: null,
   docsUrl: null,
   surfaces: { embeddings: SURFACE_PATHS.embeddings },

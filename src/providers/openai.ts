@@ -3,6 +3,7 @@ import { isObject, LIST_MODELS, openAiCompatible, SURFACE_PATHS, type KeyTestRes
 export const openai = openAiCompatible({
   id: 'openai',
   name: 'OpenAI',
+  reportsStreamUsage: true,
   baseUrl: 'https://api.openai.com/v1',
   docsUrl: 'https://platform.openai.com/api-keys',
   surfaces: { embeddings: SURFACE_PATHS.embeddings, responses: SURFACE_PATHS.responses },

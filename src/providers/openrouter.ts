@@ -11,6 +11,7 @@ import {
 export const openrouter = openAiCompatible({
   id: 'openrouter',
   name: 'OpenRouter',
+  reportsStreamUsage: true,
   baseUrl: 'https://openrouter.ai/api/v1',
   docsUrl: 'https://openrouter.ai/settings/keys',
   // https://openrouter.ai/docs/client-sdks/typescript/sdks/responses/README

@@ -12,6 +12,8 @@ export interface Provider {
   kind: 'llm' | 'tool' | 'git';
   /** The native protocols of the provider's API, each with its path after the base URL. */
   surfaces: Readonly<Partial<Record<SurfaceName, string>>>;
+  /** True when streamed chat completions report their usage where `stream_options.include_usage` asks for it. */
+  reportsStreamUsage: boolean;
   /** The base URL in front of the paths of `surfaces`; null where each key has its own endpoint. */
   baseUrl: string | null;
   /** The page where users get a key. */
@@ -114,6 +116,7 @@ export function openAiCompatible(
     keyTest: LIST_MODELS,
     requiresEndpoint: false,
     requiresKey: true,
+    reportsStreamUsage: false,
     modelPatterns: [],
     models: [],
     isLocalOnly: false,

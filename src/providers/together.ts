@@ -4,6 +4,7 @@ import { isModelArray, LIST_MODELS, openAiCompatible, SURFACE_PATHS } from './pr
 export const together = openAiCompatible({
   id: 'together',
   name: 'Together AI',
+  reportsStreamUsage: true,
   baseUrl: 'https://api.together.xyz/v1',
   docsUrl: 'https://api.together.ai/settings/projects/~current/api-keys',
   surfaces: { embeddings: SURFACE_PATHS.embeddings },

@@ -9,6 +9,8 @@ import type { ResponseWriter } from '../support/upstream/response-writer.ts';
 const CHAT = '/v1/chat/completions';
 const hello = { model: 'gpt-4o', messages: [{ role: 'user', content: 'Hello' }] };
 const streamed = { ...hello, stream: true };
+/** Of a client that wants the chunk with the usage, which others do not receive. */
+const streamedWithUsage = { ...streamed, stream_options: { include_usage: true } };
 
 let openai: Upstream;
 let app: TestApp;
@@ -154,7 +156,7 @@ describe('a stream of a chat completion', () => {
       'data: [DONE]\n\n',
     ];
     openai.reply(answer.steps(frames));
-    const response = await chat(streamed);
+    const response = await chat(streamedWithUsage);
     expect(Buffer.from(await response.arrayBuffer()).equals(Buffer.from(frames.join('')))).toBe(true);
   });
 
@@ -209,7 +211,7 @@ describe('a stream of a chat completion', () => {
 
   it.each(ENDS)('that ends without [DONE] after %s', async (_name, frames, end) => {
     openai.reply(answer.steps(frames));
-    const text = await (await chat(streamed)).text();
+    const text = await (await chat(streamedWithUsage)).text();
     expect(app.events('answer_passed').at(-1)).toMatchObject({ end });
     if (end === 'done') expect(text).toBe(`${toSent(frames).trimEnd()}\n\ndata: [DONE]\n\n`);
     else expect(text).not.toContain('[DONE]');
@@ -233,7 +235,7 @@ describe('a stream of a chat completion', () => {
       for (const one of frames) await writer.write(one);
       await fail(writer);
     });
-    const text = await (await chat(streamed)).text();
+    const text = await (await chat(streamedWithUsage)).text();
     if (end === 'done') expect(text).toBe(`${toSent(frames).trimEnd()}\n\ndata: [DONE]\n\n`);
     else expect(text).not.toContain('[DONE]');
     if (end === 'failed') expect(text).toBe(toSent(frames));

@@ -35,6 +35,9 @@ const TABLE: readonly Row[] = [
   // Authenticated by Keycloak's signature.
   ['post', '/auth/backchannel-logout', 'public'],
   ['get', '/api/v1/me', KEYS_READ],
+  ['get', '/api/v1/usage', KEYS_READ],
+  ['get', '/api/v1/usage/requests', KEYS_READ],
+  ['get', '/api/v1/usage/requests/:id', KEYS_READ],
   ['get', '/api/v1/byok/providers', KEYS_READ],
   ['get', '/api/v1/byok/keys', KEYS_READ],
   ['get', '/api/v1/byok/stats', KEYS_READ],

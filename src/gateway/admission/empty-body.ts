@@ -11,6 +11,7 @@ export function createEmptyBody(facts: Pick<RequestBody, 'isStreaming' | 'create
     memberCount: 0,
     takeValue: () => ({}),
     withModel: () => NOTHING,
+    edit: () => false,
     withoutFields: () => body,
     withoutStoring: () => body,
     byteLength: () => 0,

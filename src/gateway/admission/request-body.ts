@@ -35,6 +35,12 @@ export interface RequestBody {
    * The received body and its value are released by this call, so that only one copy exists.
    */
   withModel(model: string): Buffer;
+  /**
+   * Changes the bytes, but none of the fields that the gateway reads. The received body is released by this call.
+   * @param change returns the same bytes to change nothing.
+   * @returns false when nothing was changed.
+   */
+  edit(change: (bytes: Buffer) => Buffer): boolean;
   /** The body without these top-level fields, none of which is interpreted. The received body is released by this call. */
   withoutFields(names: readonly string[]): RequestBody;
   /** The body with `store: false` in place of its own value, if any. The received body is released by this call. */
@@ -112,10 +118,9 @@ function createRequestBody(
   received: ModelSpan & { bytes: Buffer },
   receivedValue: Readonly<Record<string, unknown>> | undefined,
 ): RequestBody {
-  const { start, prefix, suffix } = received;
-  let current: { bytes: Buffer; end: number } | undefined = received;
+  let current: (ModelSpan & { bytes: Buffer }) | undefined = received;
   let value = receivedValue;
-  function getCurrent(): { bytes: Buffer; end: number } {
+  function getCurrent(): ModelSpan & { bytes: Buffer } {
     if (current === undefined) throw new Error('the body was used after it was released');
     return current;
   }
@@ -133,14 +138,21 @@ function createRequestBody(
     },
     withModel(model) {
       value = undefined;
-      const { bytes, end } = getCurrent();
+      const { bytes, start, end, prefix, suffix } = getCurrent();
       const member = Buffer.from(prefix + JSON.stringify(model) + suffix);
       // Usually the model is already the right one, and copying 32 MB is expensive.
       if (!bytes.subarray(start, end).equals(member)) {
         const whole = [bytes.subarray(0, start), member, bytes.subarray(end)];
-        current = { bytes: Buffer.concat(whole), end: start + member.length };
+        current = { ...getCurrent(), bytes: Buffer.concat(whole), end: start + member.length };
       }
       return getCurrent().bytes;
+    },
+    edit(change) {
+      const { bytes: before } = getCurrent();
+      const bytes = change(before);
+      if (bytes === before) return false;
+      current = { bytes, ...findModelSpan(findTopLevelMembers(bytes)) };
+      return true;
     },
     withoutFields(names) {
       const bytes = removeTopLevelMembers(getCurrent().bytes, names);

@@ -8,6 +8,7 @@ import type { OperatorUpstreams } from '../../providers/address.ts';
 import type { Provider } from '../../providers/provider.ts';
 import { createEmptyBody } from '../admission/empty-body.ts';
 import { runCall } from '../request-lifetime.ts';
+import { createAnswerProgress } from '../answer-progress.ts';
 import type { Surface } from '../surface.ts';
 import type { CallMethod, GatewayCall, UpstreamCalls } from '../upstream/calls.ts';
 import { failCall } from '../upstream/calls.ts';
@@ -80,6 +81,8 @@ export function createServeStoredResponse(deps: ServeStoredResponseDeps): ServeS
           bodyReservation,
           signal,
           progress,
+          // No request for the ledger: the response that is read was recorded when it was made.
+          answer: createAnswerProgress(surface),
         },
         operation,
       );

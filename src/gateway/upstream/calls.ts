@@ -1,4 +1,3 @@
-import type { IncomingHttpHeaders } from 'node:http';
 import type { Request, Response } from 'express';
 import { toAppError } from '../../http/errors.ts';
 import type { Principal } from '../../http/principal.ts';
@@ -10,13 +9,14 @@ import type { Provider } from '../../providers/provider.ts';
 import { classifyResponse, toResponseLimits, type ClassifiedResponse } from './response.ts';
 import type { BodyReservation } from '../../http/body-budget.ts';
 import type { RequestBody } from '../admission/request-body.ts';
+import type { AnswerProgress } from '../answer-progress.ts';
 import type { Surface } from '../surface.ts';
 import type { MaskIdempotencyKey } from './idempotency-mask.ts';
 import { createResponseRecording } from './response-recording.ts';
+import { IDEMPOTENCY_KEY, listForwardedHeaders } from './request-headers.ts';
 import { sendResponse, type SendOutcome } from './send-response.ts';
 import {
   findUpstreamRequestId,
-  HEADER_VALUE,
   removeReceiptHeaders,
   writeReceiptHeaders,
   type Receipt,
@@ -42,6 +42,7 @@ export interface GatewayCall {
   bodyReservation: BodyReservation;
   signal: AbortSignal;
   progress: CallProgress;
+  answer: AnswerProgress;
 }
 
 /** What has been done for a request so far. */
@@ -205,12 +206,14 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
       const recording = createResponseRecording(call.surface, target.recordResponse);
       if (upstreamResponse.kind === 'json') recording.record(upstreamResponse.responseId);
       const redact = createTargetRedactor(target);
+      call.answer.beginAnswer(redact);
       const outcome = await sendResponse(upstreamResponse, call.response, {
         surface: call.surface,
         requestId: call.requestId,
         redact,
         progress: recording.follow(call.body.createProgress()),
         beforeEnd: recording.whenWritten,
+        answer: call.answer,
         signal: call.signal,
         idleTimeoutMs: timeouts.idleMs,
         limits: toResponseLimits(target.address),
@@ -220,40 +223,10 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
           trackRequestId(call, target, headers, redact);
         },
       });
+      call.answer.endAnswer(upstreamResponse.kind, outcome);
       logReceipt(call, upstreamResponse.status, outcome);
     },
   };
-}
-
-const IDEMPOTENCY_KEY = 'idempotency-key';
-/** Client request headers that every upstream may receive. */
-const FORWARDED_HEADERS = ['anthropic-version', 'anthropic-beta', IDEMPOTENCY_KEY];
-/** Headers that name the payer's account. They are sent with a personal key only. */
-const ACCOUNT_HEADERS = ['openai-organization', 'openai-project'];
-/** Of Anthropic's protocol, which adds headers. Some select paid features, so they are sent with a personal key only. */
-const ANTHROPIC_HEADER = /^anthropic-[a-z0-9-]{1,64}$/;
-
-function listForwardedHeaders(
-  clientHeaders: IncomingHttpHeaders,
-  scope: Receipt['scope'],
-): Record<string, string> {
-  const isPersonal = scope === 'personal';
-  const ofProtocol = isPersonal
-    ? Object.keys(clientHeaders).filter((name) => ANTHROPIC_HEADER.test(name))
-    : [];
-  const names = [...FORWARDED_HEADERS, ...(isPersonal ? ACCOUNT_HEADERS : []), ...ofProtocol];
-  const headers: Record<string, string> = {};
-  for (const name of names) {
-    const value = clientHeaders[name];
-    if (typeof value === 'string' && HEADER_VALUE.test(value)) headers[name] = value;
-  }
-  return headers;
-}
-
-/** True when the upstream receives headers of the client that name the payer's account. */
-export function forwardsAccountHeaders(clientHeaders: IncomingHttpHeaders, scope: Receipt['scope']): boolean {
-  const forwarded = listForwardedHeaders(clientHeaders, scope);
-  return ACCOUNT_HEADERS.some((name) => name in forwarded);
 }
 
 /**

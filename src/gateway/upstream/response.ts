@@ -7,6 +7,7 @@ import { isAppError } from '../../lib/errors.ts';
 import { parseJson } from '../../lib/json.ts';
 import { redactJson, type Redactor } from '../../lib/redact.ts';
 import type { UpstreamAddress } from '../../providers/address.ts';
+import type { TokenUsage } from '../../usage/service.ts';
 import type { Surface } from '../surface.ts';
 import {
   discardBody,
@@ -62,7 +63,7 @@ type OtherBody =
 export type ClassifiedResponse =
   | (ResponseHead & { kind: 'stream'; body: Readable })
   /** A successful response of the protocol, as received. */
-  | (ResponseHead & { kind: 'json'; body: Buffer; responseId?: string | undefined })
+  | (ResponseHead & { kind: 'json'; body: Buffer; responseId?: string | undefined; usage: TokenUsage })
   /** JSON that is no successful response. The status can be 200: some providers report failures so. */
   | (ResponseHead & { kind: 'error'; value: unknown })
   | (ResponseHead & { kind: 'error'; value: undefined; otherBody: OtherBody });
@@ -140,6 +141,7 @@ async function classifySuccess(
       headers,
       isPublic,
       body,
+      usage: readUsage(surface, value),
       responseId: surface.storedResponses?.findId(value),
     };
   const isShown = isPublic || (hasError && surface.findError(value) !== undefined);
@@ -161,6 +163,12 @@ async function toCheckedBytes(
     const step = steps.next();
     if (step.done === true) return step.value;
   }
+}
+
+function readUsage({ usage }: Surface, response: unknown): TokenUsage {
+  const reader = usage.createReader();
+  reader.add(response);
+  return reader.read();
 }
 
 const STREAM_BEGINNINGS = ['data:', 'event:', 'id:', 'retry:', ':'].flatMap((field) => [

@@ -6,6 +6,7 @@ import { AppError, isAppError } from '../../lib/errors.ts';
 import { discardBody, upstreamMalformed } from '../../lib/net/upstream-body.ts';
 import type { Redactor } from '../../lib/redact.ts';
 import type { BodyReservation } from '../../http/body-budget.ts';
+import type { AnswerProgress } from '../answer-progress.ts';
 import type { StreamProgress, Surface } from '../surface.ts';
 import { copyResponseHeaders } from './response-headers.ts';
 import { toErrorBody, type ClassifiedResponse, type ErrorResponse, type ResponseLimits } from './response.ts';
@@ -26,6 +27,8 @@ export interface SendOptions {
   progress: StreamProgress;
   /** Awaited before the last bytes of a successful response. It never rejects. */
   beforeEnd?: () => Promise<void>;
+  /** Reads the events of the stream. */
+  answer: Pick<AnswerProgress, 'readEvent'>;
   signal: AbortSignal;
   /** The connection is closed when the client reads nothing for this long. */
   idleTimeoutMs: number;

@@ -14,13 +14,8 @@ import type { Receipt } from './response-headers.ts';
 import type { GatewayDecision, GatewayKey, Routing } from '../routing/routing.ts';
 import type { StoredResponses } from '../stored-responses/stored-responses.ts';
 import { findKeyAddress, type OperatorUpstreams } from '../../providers/address.ts';
-import {
-  forwardsAccountHeaders,
-  logKeyRefusal,
-  type UpstreamTarget,
-  type UpstreamCalls,
-  type GatewayCall,
-} from './calls.ts';
+import { logKeyRefusal, type UpstreamTarget, type UpstreamCalls, type GatewayCall } from './calls.ts';
+import { forwardsAccountHeaders } from './request-headers.ts';
 
 type PoolDecision = Extract<GatewayDecision, { kind: 'pool' }>;
 

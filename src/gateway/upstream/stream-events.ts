@@ -2,6 +2,7 @@ import { toSseEvent } from '../../http/sse.ts';
 import { parseJson } from '../../lib/json.ts';
 import { upstreamMalformed } from '../../lib/net/upstream-body.ts';
 import { isObject } from '../../providers/provider.ts';
+import type { AnswerProgress } from '../answer-progress.ts';
 import type { StreamProgress, Surface } from '../surface.ts';
 import { MAX_ERROR_BYTES, protocolMismatch, toShownError, type ErrorBodyOptions } from './response.ts';
 import type { SseEvent } from './sse-reader.ts';
@@ -9,6 +10,8 @@ import type { SseEvent } from './sse-reader.ts';
 export interface StreamEventOptions extends ErrorBodyOptions {
   isPublic: boolean;
   progress: StreamProgress;
+  /** Reads each event of the response, and says which the client does not receive. */
+  answer: Pick<AnswerProgress, 'readEvent'>;
 }
 
 export interface CheckedEvents {
@@ -38,7 +41,7 @@ const MAX_OTHER_LENGTH = { inEvent: 16 * 1024, inStream: 1024 * 1024 };
 const MAX_REDACTED_LENGTH = 1024 * 1024;
 
 export function createStreamCheck(options: StreamEventOptions): StreamCheck {
-  const { surface, isPublic, redact, progress } = options;
+  const { surface, isPublic, redact, progress, answer } = options;
   let otherLength = 0;
   let redactedLength = 0;
   let hasFailed = false;
@@ -71,7 +74,7 @@ export function createStreamCheck(options: StreamEventOptions): StreamCheck {
     const isError = isErrorType(event) || surface.hasError(value);
     if (!isError && surface.isResponse(value, isPublic)) {
       progress.add(value);
-      return toSuccessBytes(event, value);
+      return answer.readEvent(value) ? toSuccessBytes(event, value) : NOTHING;
     }
     if (!isComplete && value === undefined) {
       isCut ||= !isBeginningOf(surface.endOfStream, data.trim());

@@ -7,7 +7,7 @@ import { listVaultRecords } from './list-records.ts';
 import { withCommandLock } from './command-lock.ts';
 import { createOwnerRemoval } from './remove-owner.ts';
 
-/** Data of owners outside the vault: tokens, servers and runs. `vault purge` deletes it together with the keys. */
+/** Data of owners outside the vault: tokens, servers, runs, the ledger. `vault purge` deletes it together with the keys. */
 export interface OwnerData {
   /** All owners with such data. */
   listOwners(): Promise<readonly Owner[]>;

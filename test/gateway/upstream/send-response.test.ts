@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net';
 import { PassThrough } from 'node:stream';
 import { afterEach, describe, expect, it, jest } from '@jest/globals';
 import { fetch } from 'undici';
+import { createAnswerProgress } from '../../../src/gateway/answer-progress.ts';
 import { openAiChat } from '../../../src/gateway/surfaces/openai-chat/surface.ts';
 import { createSseWriter } from '../../../src/http/sse.ts';
 import { toResponseLimits } from '../../../src/gateway/upstream/response.ts';
@@ -28,6 +29,7 @@ async function open() {
       requestId: 'r',
       redact: (text: string) => text,
       progress: openAiChat.prepareProgress({})(),
+      answer: createAnswerProgress(openAiChat),
       events: createSseWriter(asExpress(response), { ...limits, keepAlive: ': keep-alive\n\n' }),
       limits: toResponseLimits({ isUserSupplied: false }),
       reservation: {

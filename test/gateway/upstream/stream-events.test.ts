@@ -1,5 +1,6 @@
 import { Readable } from 'node:stream';
 import { describe, expect, it } from '@jest/globals';
+import { createAnswerProgress } from '../../../src/gateway/answer-progress.ts';
 import type { Surface } from '../../../src/gateway/surface.ts';
 import { anthropicMessages } from '../../../src/gateway/surfaces/anthropic-messages/surface.ts';
 import { openAiChat } from '../../../src/gateway/surfaces/openai-chat/surface.ts';
@@ -14,7 +15,8 @@ const NO_LIMITS = { eventBytes: Infinity, streamBytes: Infinity };
 /** What the client receives of a stream. */
 async function check(text: string, isPublic = true, surface: Surface = openAiChat): Promise<string> {
   const progress = surface.prepareProgress({})();
-  const stream = createStreamCheck({ surface, redact, isPublic, progress });
+  const answer = createAnswerProgress(surface);
+  const stream = createStreamCheck({ surface, redact, isPublic, progress, answer });
   let sent = '';
   for await (const events of readSseEvents(Readable.from([Buffer.from(text)]), NO_LIMITS)) {
     const { bytes, isDone } = stream.check(events);

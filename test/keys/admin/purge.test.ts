@@ -81,6 +81,25 @@ const countRuns = (owner: Owner) =>
     async (sql) => (await sql.run('SELECT FROM runs')) + (await sql.run('SELECT FROM run_events')),
   );
 
+/** Adds a request and a refusal to the ledger; the owner may have no keys. */
+async function addUsage(owner: Owner): Promise<void> {
+  const id = randomUUID();
+  const request = {
+    ...{ id, owner, time: new Date(), surface: 'chat', provider: 'openai', model: 'm', key_scope: 'system' },
+    ...{ outcome: 'done', cost_source: 'unknown', latency_ms: 1, attempts: [] },
+  };
+  await context.database.run('SELECT record_usage($1)', [JSON.stringify([request])]);
+  const refusal = { id, owner, code: 'rate_limited', minute: new Date(), count: 1 };
+  await context.database.run('SELECT record_usage_refusals($1)', [JSON.stringify([refusal])]);
+}
+const countUsage = (owner: Owner) =>
+  context.database.withOwner(owner, async (sql) => {
+    const counts = [];
+    for (const table of ['usage_requests', 'usage_days', 'usage_refusals'])
+      counts.push(await sql.run(`SELECT FROM ${table}`));
+    return counts;
+  });
+
 const readState = (owner: Owner) =>
   context.database.withOwner(owner, async (sql) => ({
     ...(await readVaultIndex(sql, owner)),
@@ -156,6 +175,17 @@ describe('purging the vault', () => {
       expect(await readAuditTrail(context, owner)).toContainEqual(event);
     }
     for (const owner of others) expect(await countTokens(owner)).toBe(1);
+  });
+
+  it('finds and deletes the ledger of deleted users, also where nothing else is left of them', async () => {
+    const { deleted, others } = await deleteOneOfThree();
+    const keyless = randomOwner();
+    for (const owner of [deleted, keyless, ...others]) await addUsage(owner);
+    expect(await purge()).toMatchObject({ owners: 4, orphans: [{ owner: deleted }, { owner: keyless }] });
+    expect(await countUsage(keyless)).toEqual([1, 1, 1]);
+    expect(await purge({ yes: true })).toMatchObject({ removed: [deleted, keyless], failed: [] });
+    for (const owner of [deleted, keyless]) expect(await countUsage(owner)).toEqual([0, 0, 0]);
+    for (const owner of others) expect(await countUsage(owner)).toEqual([1, 1, 1]);
   });
 
   it('finds and deletes the servers of deleted users, with or without a vault record', async () => {

@@ -14,6 +14,7 @@ import {
   DROPPED_FIELDS,
   SHARED_PAYER_FIELDS,
 } from './shared-payer.ts';
+import { messagesUsage } from './usage.ts';
 
 /** Anthropic's Messages. */
 export const anthropicMessages: Surface = {
@@ -33,6 +34,7 @@ export const anthropicMessages: Surface = {
   findError: findAnthropicError,
   findRefusalCause,
   prepareProgress: prepareMessagesProgress,
+  usage: messagesUsage,
   toUpstreamError,
   toError: toAnthropicError,
   toErrorEvent: toAnthropicErrorEvent,

@@ -4,6 +4,7 @@ import type { Surface } from '../../surface.ts';
 import { hasEmbeddingsError, isEmbeddingsResponse } from './response-shape.ts';
 import { checkEmbeddingsValues, EMBEDDINGS_FIELDS } from './shared-payer.ts';
 import { withoutVectors } from './vectors.ts';
+import { embeddingsUsage } from './usage.ts';
 
 /** OpenAI's embeddings. The protocol has no streams. */
 export const embeddings: Surface = {
@@ -24,6 +25,7 @@ export const embeddings: Surface = {
   findError: findProtocolError,
   findRefusalCause,
   prepareProgress: () => () => ({ add: () => undefined, isFinished: () => false }),
+  usage: embeddingsUsage,
   toUpstreamError,
   toError: toOpenAiError,
   toErrorEvent: toOpenAiErrorEvent,

@@ -14,6 +14,7 @@ import {
   RESPONSES_DROPPED_FIELDS,
   RESPONSES_SHARED_PAYER_FIELDS,
 } from './shared-payer.ts';
+import { responsesUsage } from './usage.ts';
 
 /** OpenAI's Responses (https://platform.openai.com/docs/api-reference/responses). */
 export const openAiResponses: Surface = {
@@ -34,6 +35,7 @@ export const openAiResponses: Surface = {
   findError: findResponsesError,
   findRefusalCause,
   prepareProgress: () => createResponsesProgress,
+  usage: responsesUsage,
   toUpstreamError,
   toError: toOpenAiError,
   toErrorEvent: toResponsesErrorEvent,
