@@ -175,7 +175,6 @@ describe('an error of the REST API is a problem with code, status and request id
 describe('an error under /v1 has OpenAI’s format:', () => {
   it.each<[string, string, CallOptions, number, Members]>([
     ['an unknown path', '/v1/audio/speech', POST_JSON, 404, { code: 'not_found' }],
-    ['the bare prefix', '/v1', {}, 404, { code: 'not_found', type: 'invalid_request_error' }],
     [
       'no credential',
       CHAT,

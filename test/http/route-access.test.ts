@@ -123,11 +123,18 @@ function call([method, path]: Row, headers: Record<string, string> = {}): Promis
 async function readRefusal(response: Response): Promise<{ status: number; code: unknown }> {
   const body = JSON.parse((await response.text()) || '{}') as {
     code?: unknown;
-    error?: { code?: unknown; type?: unknown };
+    error?: { code?: unknown; type?: unknown; message?: string };
   };
-  // Errors of Anthropic's protocol have no code.
-  const code = body.error?.type === 'authentication_error' ? 'unauthenticated' : undefined;
-  return { status: response.status, code: body.error?.code ?? body.code ?? code };
+  return { status: response.status, code: body.error?.code ?? body.code ?? toCode(body.error ?? {}) };
+}
+
+/** Errors of Anthropic's protocol have no code. */
+function toCode({ type, message = '' }: { type?: unknown; message?: string }): string | undefined {
+  if (type === 'authentication_error') return 'unauthenticated';
+  if (type !== 'permission_error') return undefined;
+  return message.startsWith('This credential has no access to this route.')
+    ? 'scope_required'
+    : 'tier_required';
 }
 
 const REFUSALS = ['unauthenticated', 'scope_required', 'tier_required', 'csrf'];

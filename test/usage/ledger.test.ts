@@ -7,6 +7,8 @@ import { startGateway, type Gateway } from '../support/gateway.ts';
 import { addKey, openAiKey } from '../support/key.ts';
 import { adminClient, createUser } from '../support/stack.ts';
 import { readEventStream } from '../support/stream.ts';
+import { anthropicKey } from '../support/surfaces.ts';
+import { bearer, createToken } from '../support/token.ts';
 import { until } from '../support/until.ts';
 import { answer, fault, type Upstream } from '../support/upstream.ts';
 
@@ -17,7 +19,8 @@ let openai: Upstream;
 let system: Upstream;
 
 beforeAll(async () => {
-  gateway = await startGateway(() => ({
+  gateway = await startGateway(({ openai: double }) => ({
+    UPSTREAM_ANTHROPIC_URL: double.url,
     DEFAULT_LLM_PROVIDER: 'openrouter',
     DEFAULT_LLM_API_KEY: SYSTEM_KEY,
     DEFAULT_LLM_MODEL: 'vendor/default-model',
@@ -109,6 +112,54 @@ describe('an answer in the ledger', () => {
     ]);
     expect(receipt.latency_ms).toBeGreaterThanOrEqual(receipt.attempts[0]?.duration_ms ?? Infinity);
   });
+
+  const message = { type: 'message', id: 'msg_1', role: 'assistant', stop_reason: 'end_turn' };
+  const vector = { object: 'embedding', index: 0, embedding: [0.5] };
+  it.each<[string, string, object, object, object]>([
+    [
+      'messages',
+      '/v1/messages',
+      { model: 'claude-sonnet-5-5', max_tokens: 9, messages: [{ role: 'user', content: 'Hello' }] },
+      { ...message, content: [{ type: 'text', text: 'a' }], usage: { input_tokens: 4, output_tokens: 6 } },
+      { provider: 'anthropic', input_tokens: 4, output_tokens: 6 },
+    ],
+    [
+      'messages',
+      '/v1/messages/count_tokens',
+      { model: 'claude-sonnet-5-5', messages: [{ role: 'user', content: 'Hello' }] },
+      { input_tokens: 9 },
+      { provider: 'anthropic', input_tokens: null, output_tokens: null },
+    ],
+    [
+      'responses',
+      '/v1/responses',
+      { model: 'gpt-4o', input: 'Hello' },
+      {
+        ...{ id: 'resp_1', object: 'response', status: 'completed' },
+        output: [{ type: 'message', role: 'assistant', content: [{ type: 'output_text', text: 'a' }] }],
+        usage: { input_tokens: 5, output_tokens: 2 },
+      },
+      { provider: 'openai', input_tokens: 5, output_tokens: 2 },
+    ],
+    [
+      'embeddings',
+      '/v1/embeddings',
+      { model: 'text-embedding-3-small', input: 'Hello' },
+      { object: 'list', data: [vector], usage: { prompt_tokens: 3, total_tokens: 3 } },
+      { provider: 'openai', input_tokens: 3, output_tokens: null },
+    ],
+  ])(
+    'of the protocol %s at %s has its tokens, and the personal token',
+    async (surface, path, json, body, row) => {
+      const ada = await createCaller();
+      await addKey(app, ada.session, { provider: 'anthropic', key: anthropicKey() });
+      const token = await createToken(app, ada.session);
+      openai.reply({ body });
+      const response = await app.call(path, { method: 'POST', headers: bearer(token.token), json });
+      expect([response.status, await response.json()]).toEqual([200, body]);
+      expect(await readReceipt(ada)).toMatchObject({ surface, end: 'done', token_id: token.id, ...row });
+    },
+  );
 
   it('names the system as the payer and the cost that OpenRouter states', async () => {
     const user = await createUser({ tier: 'free' });

@@ -211,7 +211,7 @@ describe('a stored response', () => {
     expect(groq.requests).toHaveLength(0);
   });
 
-  it.each(['resp_unknown', '..%2F..%2Fkeys', '%2e%2e', 'a%20b', 'x'.repeat(300), '%00'])(
+  it.each(['resp_unknown', '..%2F..%2Fkeys', 'a%20b', 'x'.repeat(300), '%00'])(
     'with the id %s is a 404 without a call',
     async (id) => {
       await createStored();
