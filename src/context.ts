@@ -111,10 +111,9 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
       await gateway.flush();
     },
     async close() {
-      await Promise.all([keys.stop(), identity.stop(), runs.stop(), features.tokens.flush()]);
+      await Promise.all([keys.stop(), identity.stop(), runs.stop(), features.tokens.flush(), usage.stop()]);
       // In reverse order: Docker removes its objects on an engine behind SSH through the SSH runner's connections.
       for (const runner of [...runners.values()].reverse()) await runner.close();
-      await usage.stop();
       await clients.close();
     },
   };

@@ -13,6 +13,7 @@ import { recordAnswer } from './record-answer.ts';
 import { runCall } from './request-lifetime.ts';
 import { logDecision, toDecisionError, toSurfaceError } from './routing/decision-view.ts';
 import type { GatewayDecision, Routing } from './routing/routing.ts';
+import { refuseOtherModels } from './routing/token-restrictions.ts';
 import type { Surface } from './surface.ts';
 import { failCall, type CallProgress, type GatewayCall } from './upstream/calls.ts';
 import type { KeyStatusWriter, ServeFromPool } from './upstream/serve-from-pool.ts';
@@ -78,6 +79,7 @@ export function createServeRequest(deps: ServeRequestDeps): ServeRequest {
 
 /** @param requireByokTier is called when the user's own keys serve the request. */
 async function serve(deps: ServeRequestDeps, call: GatewayCall, requireByokTier: () => void): Promise<void> {
+  refuseOtherModels(call.principal.token, call.body.fieldNames);
   const decision = await deps.routing.decide(call.principal, call.body.model, call.request.get(LOOP_HEADER));
   call.signal.throwIfAborted();
   logDecision(call.log, call.principal.user, decision);

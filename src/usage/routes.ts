@@ -12,9 +12,11 @@ import {
   UsageTotals,
 } from './schema.ts';
 import type { UserUsage } from './user-usage.ts';
+import type { Principal, User } from '../http/principal.ts';
+import { AppError } from '../lib/errors.ts';
 
-/** Rows of one export. */
-const MAX_CSV_ROWS = 10_000;
+/** Rows of one export: they are converted at once, while other requests wait. */
+const MAX_CSV_ROWS = 1_000;
 const NEXT_CURSOR = 'x-ops-next-cursor';
 
 const READ = { method: 'get', access: { scope: 'keys:read' } } as const;
@@ -28,7 +30,7 @@ export function usageRoutes({ usage }: { usage: UserUsage }): Route[] {
       query: UsageQuery,
       async handle(call, request, response) {
         const { principal, query } = call;
-        const totals = UsageTotals.parse(await usage.listTotals(principal.user, query.group, query));
+        const totals = UsageTotals.parse(await usage.listTotals(getReader(principal), query.group, query));
         send({ call, request, response }, totals, [UsageTotals.shape.data.element, totals.data]);
       },
     }),
@@ -39,7 +41,9 @@ export function usageRoutes({ usage }: { usage: UserUsage }): Route[] {
       async handle(call, request, response) {
         const { principal, query } = call;
         const limit = acceptsCsv(request) ? MAX_CSV_ROWS : query.limit;
-        const page = RequestPage.parse(await usage.listRequests(principal.user, { ...query, limit }, query));
+        const page = RequestPage.parse(
+          await usage.listRequests(getReader(principal), { ...query, limit }, query),
+        );
         if (page.next_cursor !== null) response.setHeader(NEXT_CURSOR, page.next_cursor);
         send({ call, request, response }, page, [RequestView, page.data]);
       },
@@ -49,9 +53,19 @@ export function usageRoutes({ usage }: { usage: UserUsage }): Route[] {
       path: '/api/v1/usage/requests/:id',
       params: RequestParams,
       response: UsageReceipt,
-      handle: ({ principal, params }) => usage.getReceipt(principal.user, params.id),
+      handle: ({ principal, params }) => usage.getReceipt(getReader(principal), params.id),
     }),
   ];
+}
+
+/** @throws AppError `scope_required` (403) for a token that is limited to keys or models: the ledger shows all of them. */
+function getReader({ user, token }: Principal): User {
+  if (token !== null && (token.keyIds !== null || token.models !== null))
+    throw new AppError(
+      'scope_required',
+      'A token that is limited to keys or models does not read the ledger. Use a token without limits, or a session.',
+    );
+  return user;
 }
 
 interface Exchange {

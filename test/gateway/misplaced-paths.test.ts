@@ -43,7 +43,7 @@ describe("a path of Anthropic's protocol under /v1 without a route", () => {
     ]);
   });
 
-  it.each(['/v1/messagesx', '/v1/completions', '/v1/models/messages-1'])(
+  it.each(['/v1/messagesx', '/v1/completions', '/v1/model/messages-1'])(
     "is not %s, which keeps OpenAI's shape",
     async (path) => {
       const response = await app.call(path, { method: 'POST', json: {} });

@@ -8,7 +8,15 @@ import { SERVER_TYPES } from '../../src/runners/runner.ts';
 
 const FOLDER = path.resolve(import.meta.dirname, '../../src/runners');
 /** Files that are not runners. */
-const SHARED = ['index.ts', 'marker-stream.ts', 'runner.ts', 'test-stages.ts', 'shell.ts', 'supervise.ts'];
+const SHARED = [
+  'index.ts',
+  'interpreters.ts',
+  'marker-stream.ts',
+  'runner.ts',
+  'test-stages.ts',
+  'shell.ts',
+  'supervise.ts',
+];
 
 describe('the list of runners', () => {
   const dialer = createDialer({

@@ -32,7 +32,7 @@ describe('opening a server for a run', () => {
     await ada.confirm(id, HOST_KEY);
     for (const ref of [id, 'default']) {
       const { runner, target, ...server } = await open(ref);
-      expect(server).toEqual({ id, name: 'Dev', serverType: 'ssh' });
+      expect(server).toEqual({ id, name: 'Dev', serverType: 'ssh', tokenRuns: false });
       expect(runner.type).toBe('ssh');
       expect(target).toMatchObject({
         ...{ serverId: id, owner: `user:${ada.user.id}`, version: 2, hostKey: HOST_KEY, workspacePath: '/w' },

@@ -73,6 +73,29 @@ describe('a token with models', () => {
     });
   });
 
+  it.each(['models', 'fallbacks', 'Models', 'route', 'preset', 'plugins', 'prompt'])(
+    'accepts no field %s, by which another model would serve',
+    async (field) => {
+      const { token } = await createToken(gateway.app, session, { models: ['openai/*'] });
+      const json = { model: 'openai/gpt-4o', messages: [], [field]: ['openai/o3'] };
+      const init = { method: 'POST', headers: bearer(token), json };
+      const response = await gateway.app.call('/v1/chat/completions', init);
+      expect([response.status, await response.json()]).toMatchObject([
+        400,
+        { error: { code: 'field_not_allowed', param: field } },
+      ]);
+    },
+  );
+
+  it.each([{ models: ['openai/*'] }, { key_ids: [] as string[] }])('reads no ledger: %j', async (limits) => {
+    const json = 'key_ids' in limits ? { key_ids: keys.slice(0, 1).map(({ id }) => id) } : limits;
+    const { token } = await createToken(gateway.app, session, { ...json, scopes: ['keys:read'] });
+    for (const path of ['', '/requests', '/requests/some-id']) {
+      const response = await gateway.app.call(`/api/v1/usage${path}`, { headers: bearer(token) });
+      expect([response.status, await response.json()]).toMatchObject([403, { code: 'scope_required' }]);
+    }
+  });
+
   it('names no other model beside one that is not found', async () => {
     const { token } = await createToken(gateway.app, session, { models: ['openai/gpt-4o*'] });
     const response = await gateway.app.call('/v1/models/gpt-4', { headers: bearer(token) });

@@ -146,7 +146,7 @@ describe('an answer in the ledger', () => {
       '/v1/embeddings',
       { model: 'text-embedding-3-small', input: 'Hello' },
       { object: 'list', data: [vector], usage: { prompt_tokens: 3, total_tokens: 3 } },
-      { provider: 'openai', input_tokens: 3, output_tokens: null },
+      { provider: 'openai', input_tokens: 3, output_tokens: 0 },
     ],
   ])(
     'of the protocol %s at %s has its tokens, and the personal token',

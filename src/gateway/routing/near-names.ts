@@ -1,7 +1,9 @@
 /** Enough to choose from in an error. */
 const MAX_NAMES = 5;
-/** To compare more would take longer than 10 ms. */
-const MAX_COMPARED = 5_000;
+/** To compare more takes longer than 10 ms. A user's endpoints list thousands of names of up to 256 characters. */
+const MAX_COMPARED_CHARACTERS = 50_000;
+/** Of longer names the ends are compared. */
+const MAX_NAME_LENGTH = 64;
 /** Of 1. Names below have little in common. */
 const MIN_SIMILARITY = 0.5;
 
@@ -14,7 +16,8 @@ export function findNearNames(name: string, names: Iterable<string>): readonly s
   const near: { name: string; similarity: number }[] = [];
   let compared = 0;
   for (const each of names) {
-    if ((compared += 1) > MAX_COMPARED) break;
+    compared += Math.min(each.length, MAX_NAME_LENGTH);
+    if (compared > MAX_COMPARED_CHARACTERS) break;
     const similarity = similarityOf(each);
     if (similarity >= MIN_SIMILARITY) near.push({ name: each, similarity });
   }
@@ -34,7 +37,7 @@ function toLastSegment(name: string): string {
 }
 
 function toPairs(name: string): ReadonlySet<string> {
-  const text = name.toLowerCase();
+  const text = name.slice(-MAX_NAME_LENGTH).toLowerCase();
   return new Set(
     Array.from({ length: Math.max(text.length - 1, 0) }, (_, index) => text.slice(index, index + 2)),
   );

@@ -1,5 +1,6 @@
 import type { PrincipalToken } from '../../http/principal.ts';
 import { toUniqueName, type NamedPool } from './model-order.ts';
+import { fieldNotAllowed, foldName } from '../admission/request-body.ts';
 import type { RoutableKey, RoutablePool, RoutingDecision } from './resolve.ts';
 
 /** The restrictions of a personal token that concern routing. */
@@ -16,6 +17,18 @@ export function isSystemAllowed(token: Restrictions | null): boolean {
  */
 export function isModelAllowed(token: Restrictions | null, pool: NamedPool, model: string): boolean {
   return [`${pool.provider}/${model}`, toUniqueName(pool, model)].some((name) => isNameAllowed(token, name));
+}
+
+/** Fields by which providers and routers serve, or fall back to, another model than `model`. */
+const OTHER_MODEL_FIELDS: ReadonlySet<string> = new Set([
+  ...['models', 'fallbacks', 'fallback_models', 'route', 'preset', 'plugins', 'prompt'],
+]);
+
+/** @throws AppError `field_not_allowed` for a field that names other models, when the token is limited to models. */
+export function refuseOtherModels(token: Restrictions | null, fieldNames: readonly string[]): void {
+  if ((token?.models ?? null) === null) return;
+  const field = fieldNames.find((name) => OTHER_MODEL_FIELDS.has(foldName(name)));
+  if (field !== undefined) throw fieldNotAllowed(field);
 }
 
 function isNameAllowed(token: Restrictions | null, name: string): boolean {

@@ -1,5 +1,6 @@
 import { AppError, notFound } from '../../lib/errors.ts';
 import { userOwner } from '../../lib/owner.ts';
+import { isModelAllowed } from '../routing/token-restrictions.ts';
 import type { GatewayCall } from '../upstream/calls.ts';
 import { findSkipReason } from '../routing/resolve.ts';
 import type { GatewayDecision, GatewayKey, GatewayPool, Routing } from '../routing/routing.ts';
@@ -35,6 +36,8 @@ export async function getPinnedKey(
     throw notFound(`A response with the id ${quote(responseId)}, made with a key of yours,`);
   const pinned = findKey(await routing.readPools(principal), stored);
   if (pinned === undefined) throw notFound('The key that made this response');
+  if (!isModelAllowed(principal.token, pinned.pool, stored.model))
+    throw notFound('A response of a model that this token may use, with this id,');
   const reason = findSkipReason(pinned.key, new Date());
   if (reason !== undefined)
     throw new AppError(

@@ -4,6 +4,7 @@ import { createLog } from '../../../src/lib/log.ts';
 import { startApp, type TestApp } from '../../support/app.ts';
 import { addKey, openAiKey } from '../../support/key.ts';
 import { createUser } from '../../support/stack.ts';
+import { bearer, createToken } from '../../support/token.ts';
 import { until } from '../../support/until.ts';
 import { response, responseBody, responseFrames } from '../../support/upstream/responses-frames.ts';
 import { answer, startUpstream, type Upstream } from '../../support/upstream.ts';
@@ -220,6 +221,21 @@ describe('a stored response', () => {
       expect(openai.requests).toHaveLength(0);
     },
   );
+
+  it('of a model that a token may not use is a 404 without a call', async () => {
+    const { id } = await createStored();
+    const { token } = await createToken(app, session, { models: ['openai/another-model'] });
+    for (const [method, path] of [
+      ['GET', ''],
+      ['DELETE', ''],
+      ['POST', '/cancel'],
+      ['GET', '/input_items'],
+    ] as const) {
+      const sent = await app.call(`${RESPONSES}/${id}${path}`, { method, headers: bearer(token) });
+      expect(sent.status).toBe(404);
+    }
+    expect(openai.requests).toHaveLength(0);
+  });
 
   it('is not recorded when the request refuses to store it', async () => {
     await addKey(app, session, { provider: 'openai', key: openAiKey() });

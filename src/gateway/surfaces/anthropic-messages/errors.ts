@@ -38,13 +38,13 @@ export function findAnthropicError(value: unknown): AnthropicError | undefined {
 }
 
 /** The body of an upstream's error that has none that may be shown. */
-export function toUpstreamError(message: string): AnthropicError {
+export function toAnthropicUpstreamError(message: string): AnthropicError {
   return { type: 'error', error: { type: 'api_error', message } };
 }
 
 function toKnownError(body: unknown): AnthropicError {
   const text = typeof body === 'string' ? body : JSON.stringify(body);
-  return findAnthropicError(body) ?? toUpstreamError(shortenMessage(text));
+  return findAnthropicError(body) ?? toAnthropicUpstreamError(shortenMessage(text));
 }
 
 function isAnthropicError(value: unknown): boolean {

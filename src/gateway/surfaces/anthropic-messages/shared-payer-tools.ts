@@ -1,5 +1,6 @@
 import { fieldNotAllowed, foldName, wrongFieldType } from '../../admission/request-body.ts';
-import { checkSchema, hasExtendedCache, listMembers, toArray } from './shared-payer-values.ts';
+import { toArray } from '../../admission/shared-payer-values.ts';
+import { checkSchema, hasExtendedCache, listObjectMembers } from './shared-payer-values.ts';
 
 /**
  * Tools that the client runs: its own, and those whose schema Anthropic defines. The others run at the provider and are
@@ -16,7 +17,7 @@ const CHOICE_MEMBERS: ReadonlySet<string> = new Set(['type', 'name', 'disable_pa
  */
 export function checkTools(tools: unknown, choice: unknown): void {
   for (const tool of toArray(tools, 'tools')) {
-    const members = listMembers(tool, 'tools');
+    const members = listObjectMembers(tool, 'tools');
     // The member must be spelled exactly `type`: lax parsers accept `Type` as well. A tool without one is the client's.
     const types = members.filter(([name]) => foldName(name) === 'type');
     const isClientSide = types.every(

@@ -10,15 +10,8 @@ const DEFAULT_CACHE_TTL = '5m';
 
 const fold = (name: string) => foldName(name.slice(0, MAX_NAME_LENGTH));
 
-/** The items of an array; none when it is missing. @throws AppError `validation_failed` for any other value. */
-export function toArray(value: unknown, field: string): unknown[] {
-  if (value === undefined) return [];
-  if (!Array.isArray(value)) throw wrongFieldType(field, 'an array');
-  return value;
-}
-
 /** The members of an object in an array. @throws AppError `validation_failed` for any other value. */
-export function listMembers(value: unknown, field: string): [string, unknown][] {
+export function listObjectMembers(value: unknown, field: string): [string, unknown][] {
   if (!isObject(value)) throw wrongFieldType(field, 'an array of objects');
   return Object.entries(value);
 }

@@ -3,7 +3,8 @@ import { isObject } from '../../../providers/provider.ts';
 import { fieldNotAllowed, wrongFieldType } from '../../admission/request-body.ts';
 import { createSharedPayerMediaCheck } from '../../admission/shared-payer-media.ts';
 import { checkTools } from './shared-payer-tools.ts';
-import { checkSchema, countMembers, hasExtendedCache, listMembers, toArray } from './shared-payer-values.ts';
+import { toArray } from '../../admission/shared-payer-values.ts';
+import { checkSchema, countMembers, hasExtendedCache, listObjectMembers } from './shared-payer-values.ts';
 
 /** Fields that are counted, and that shape this response only. They use no stored objects and no hosted tools. */
 export const COUNTED_FIELDS: ReadonlySet<string> = new Set([
@@ -11,7 +12,7 @@ export const COUNTED_FIELDS: ReadonlySet<string> = new Set([
   ...['tool_choice', 'tools'],
 ]);
 
-export const SHARED_PAYER_FIELDS: ReadonlySet<string> = new Set([
+export const MESSAGES_SHARED_PAYER_FIELDS: ReadonlySet<string> = new Set([
   ...COUNTED_FIELDS,
   ...['max_tokens', 'stop_sequences', 'stream', 'temperature', 'top_k', 'top_p'],
 ]);
@@ -20,7 +21,7 @@ export const SHARED_PAYER_FIELDS: ReadonlySet<string> = new Set([
  * Fields that SDKs and agents send by themselves. Without them the model answers as it does by default. A container, MCP
  * servers, a speed and a place of inference are not left out: they cost, or the answer would be another one than asked for.
  */
-export const DROPPED_FIELDS: ReadonlyMap<string, (value: unknown) => boolean> = new Map<
+export const MESSAGES_DROPPED_FIELDS: ReadonlyMap<string, (value: unknown) => boolean> = new Map<
   string,
   (value: unknown) => boolean
 >([
@@ -46,7 +47,7 @@ const MAX_OUTPUT_TOKENS = 128_000;
  * @returns the number of members of all objects.
  * @throws AppError `field_not_allowed`, `validation_failed` naming the member.
  */
-export function checkSharedPayerValues(body: Readonly<Record<string, unknown>>): number {
+export function checkMessagesSharedPayerValues(body: Readonly<Record<string, unknown>>): number {
   const { max_tokens: maxTokens, thinking, system, messages, tools, tool_choice: toolChoice } = body;
   refuseLimitAbove(maxTokens, 'max_tokens');
   if (isObject(thinking)) refuseLimitAbove(thinking['budget_tokens'], 'thinking.budget_tokens');
@@ -54,7 +55,7 @@ export function checkSharedPayerValues(body: Readonly<Record<string, unknown>>):
   const check = createContentCheck();
   if (system !== undefined) check(system, 'system', SYSTEM_BLOCKS);
   for (const message of toArray(messages, 'messages')) {
-    const { role: _role, content, ...others } = Object.fromEntries(listMembers(message, 'messages'));
+    const { role: _role, content, ...others } = Object.fromEntries(listObjectMembers(message, 'messages'));
     refuseOthers(others, 'messages');
     check(content, 'messages.content', BLOCKS);
   }
@@ -116,7 +117,7 @@ function createContentCheck(): CheckContent {
   }
 
   function checkBlock(value: unknown, path: string, blocks: BlockMembers): void {
-    const members = listMembers(value, path);
+    const members = listObjectMembers(value, path);
     const block = Object.fromEntries(members);
     const known = blocks.get(block['type']);
     if (known === undefined) throw fieldNotAllowed(`${path}.type`);
@@ -135,7 +136,7 @@ function createContentCheck(): CheckContent {
       data,
       url,
       ...others
-    } = Object.fromEntries(listMembers(value, path));
+    } = Object.fromEntries(listObjectMembers(value, path));
     refuseOthers(others, path);
     const isImage =
       type === 'base64'
@@ -154,7 +155,7 @@ function createContentCheck(): CheckContent {
       url,
       content,
       ...others
-    } = Object.fromEntries(listMembers(value, path));
+    } = Object.fromEntries(listObjectMembers(value, path));
     refuseOthers(others, path);
     const isAllowed =
       (type === 'url' &&

@@ -1,7 +1,12 @@
 import { toSseEvent } from '../../../http/sse.ts';
 import { findRefusalCause } from '../../../providers/protocol-error.ts';
 import type { Surface } from '../../surface.ts';
-import { findAnthropicError, toAnthropicError, toAnthropicErrorEvent, toUpstreamError } from './errors.ts';
+import {
+  findAnthropicError,
+  toAnthropicError,
+  toAnthropicErrorEvent,
+  toAnthropicUpstreamError,
+} from './errors.ts';
 import {
   hasMessagesError,
   isMessagesResponse,
@@ -9,10 +14,10 @@ import {
   prepareMessagesProgress,
 } from './response-shape.ts';
 import {
-  checkSharedPayerValues,
+  checkMessagesSharedPayerValues,
   COUNTED_FIELDS,
-  DROPPED_FIELDS,
-  SHARED_PAYER_FIELDS,
+  MESSAGES_DROPPED_FIELDS,
+  MESSAGES_SHARED_PAYER_FIELDS,
 } from './shared-payer.ts';
 import { messagesUsage } from './usage.ts';
 
@@ -23,9 +28,9 @@ export const anthropicMessages: Surface = {
   // Anthropic refuses a request without a version. SDKs send it; this is the only one so far.
   defaultHeaders: { 'anthropic-version': '2023-06-01' },
   interpretedFields: ['model', 'stream', 'max_tokens', 'tools'],
-  sharedPayerFields: SHARED_PAYER_FIELDS,
-  droppedFields: DROPPED_FIELDS,
-  checkSharedPayerValues,
+  sharedPayerFields: MESSAGES_SHARED_PAYER_FIELDS,
+  droppedFields: MESSAGES_DROPPED_FIELDS,
+  checkSharedPayerValues: checkMessagesSharedPayerValues,
   endOfStream: null,
   hasEventTypes: true,
   keepAlive: toSseEvent('{"type": "ping"}', 'ping'),
@@ -35,7 +40,7 @@ export const anthropicMessages: Surface = {
   findRefusalCause,
   prepareProgress: prepareMessagesProgress,
   usage: messagesUsage,
-  toUpstreamError,
+  toUpstreamError: toAnthropicUpstreamError,
   toError: toAnthropicError,
   toErrorEvent: toAnthropicErrorEvent,
 };

@@ -19,12 +19,20 @@ function createReader(): UsageReader {
       const message = isObject(value['message']) ? value['message'] : value;
       servedModel ??= toServedModel(message['model']);
       if (!isObject(message['usage'])) return;
-      const known = Object.entries(message['usage']).filter(([, member]) => member !== null);
+      const known = Object.entries(message['usage']).filter(
+        ([name, member]) => USAGE_MEMBERS.has(name) && member !== null,
+      );
       reported = { ...reported, ...Object.fromEntries(known) };
     },
     read: () => ({ ...toUsage(reported), servedModel }),
   };
 }
+
+/** Others are dropped, so that a stream of ever new names does not grow. */
+const USAGE_MEMBERS: ReadonlySet<string> = new Set([
+  ...['input_tokens', 'cache_read_input_tokens', 'cache_creation_input_tokens', 'output_tokens'],
+  ...['output_tokens_details', 'cost'],
+]);
 
 /** Anthropic counts cached tokens beside `input_tokens`, not in it. */
 function toUsage(usage: Readonly<Record<string, unknown>>): TokenUsage {

@@ -10,7 +10,7 @@ import {
 } from '../../admission/shared-payer-values.ts';
 
 /** Fields that shape this response only and use no stored objects or hosted tools. */
-export const SHARED_PAYER_FIELDS: ReadonlySet<string> = new Set([
+export const CHAT_SHARED_PAYER_FIELDS: ReadonlySet<string> = new Set([
   ...['frequency_penalty', 'function_call', 'functions', 'logit_bias', 'logprobs', 'max_completion_tokens'],
   ...['max_tokens', 'messages', 'model', 'n', 'parallel_tool_calls', 'prediction', 'presence_penalty'],
   ...['reasoning_effort', 'response_format', 'safety_identifier', 'seed', 'stop', 'store', 'stream'],
@@ -25,7 +25,7 @@ const isAnything = () => true;
  * stored metadata) or to another vendor's API. Without them the model answers as it does by default, which can cost more
  * than the request meant (`reasoning: {enabled: false}`) within the limit of output tokens; the response names them.
  */
-export const DROPPED_FIELDS: ReadonlyMap<string, (value: unknown) => boolean> = new Map([
+export const CHAT_DROPPED_FIELDS: ReadonlyMap<string, (value: unknown) => boolean> = new Map([
   // OpenAI
   ['metadata', isAnything],
   ['prompt_cache_key', isAnything],
@@ -63,7 +63,7 @@ const MAX_CHOICES = 8;
  * @returns the number of members of all objects.
  * @throws AppError `field_not_allowed`, `validation_failed` for values that a shared payer does not accept.
  */
-export function checkSharedPayerValues(body: Readonly<Record<string, unknown>>): number {
+export function checkChatSharedPayerValues(body: Readonly<Record<string, unknown>>): number {
   const { store, tools, functions, messages } = body;
   if (store !== undefined && store !== null && store !== false) throw fieldNotAllowed('store');
   for (const tool of toArray(tools, 'tools')) refuseHostedTool(tool, 'tools');

@@ -2,7 +2,7 @@ import { findProtocolError, findRefusalCause } from '../../../providers/protocol
 import type { Surface } from '../../surface.ts';
 import { toOpenAiError, toOpenAiErrorEvent, toUpstreamError } from '../../openai-errors.ts';
 import { hasChatError, isChatResponse, prepareChatProgress } from './response-shape.ts';
-import { checkSharedPayerValues, DROPPED_FIELDS, SHARED_PAYER_FIELDS } from './shared-payer.ts';
+import { checkChatSharedPayerValues, CHAT_DROPPED_FIELDS, CHAT_SHARED_PAYER_FIELDS } from './shared-payer.ts';
 import { chatUsage } from './usage.ts';
 
 /** OpenAI's chat completions. */
@@ -19,9 +19,9 @@ export const openAiChat: Surface = {
     'tools',
     'store',
   ],
-  sharedPayerFields: SHARED_PAYER_FIELDS,
-  droppedFields: DROPPED_FIELDS,
-  checkSharedPayerValues,
+  sharedPayerFields: CHAT_SHARED_PAYER_FIELDS,
+  droppedFields: CHAT_DROPPED_FIELDS,
+  checkSharedPayerValues: checkChatSharedPayerValues,
   endOfStream: '[DONE]',
   hasEventTypes: false,
   keepAlive: ': keep-alive\n\n',
