@@ -66,7 +66,7 @@ describe.each(cases)('provider %s', (id, provider) => {
   it('has a name that fits a label and every field of the contract', () => {
     expect(provider.name).toMatch(/^\S(.{0,38}\S)?$/);
     expect(Object.keys(provider).sort()).toEqual(
-      'id name kind surfaces baseUrl docsUrl key authorize keyTest requiresEndpoint requiresKey modelPatterns models isLocalOnly'
+      'id name kind surfaces baseUrl docsUrl key authorize keyTest requiresEndpoint requiresKey modelPatterns models reportsStreamUsage isLocalOnly'
         .split(' ')
         .sort(),
     );
