@@ -83,9 +83,11 @@ describe('an upstream', () => {
     ['a reset after the headers', fault.resetAfterHeaders('application/json'), 502, 'upstream_unreachable'],
     ['a reset in the body', fault.resetInBody(), 502, 'upstream_unreachable'],
   ];
+  /** Their connections stay open for other calls. */
+  const WHOLE = ['HTML with 200', 'a compressed response', 'a redirect', 'another status of success'];
   it.each(
     FAULTS.flatMap(([name, ...rest]) => CALLS.map(([call, run]) => [name, call, run, ...rest] as const)),
-  )('with %s is an error in OpenAI’s shape (%s)', async (_name, _call, run, upstreamAnswer, status, code) => {
+  )('with %s is an error in OpenAI’s shape (%s)', async (name, _call, run, upstreamAnswer, status, code) => {
     openai.reply(upstreamAnswer);
     const sent = await run(app);
     expect([sent.status, await sent.json()]).toMatchObject([
@@ -98,7 +100,7 @@ describe('an upstream', () => {
       provider: 'openai',
       attempts: 1,
     });
-    await openai.closed(0);
+    if (!WHOLE.includes(name)) await openai.closed(0);
   });
 
   const ENDS: [string, (writer: ResponseWriter) => Promise<void> | void, string][] = [
@@ -121,7 +123,7 @@ describe('an upstream', () => {
   );
   it.each(cuts)(
     'whose stream %s %s gets an error event after complete events (%s)',
-    async (_part, _end, _call, run, cut, close, code) => {
+    async (_part, end, _call, run, cut, close, code) => {
       openai.reply(async (writer) => {
         writer.head(200, { 'content-type': 'text/event-stream' });
         await writer.write(cut(responseFrames(writer.request)));
@@ -137,7 +139,7 @@ describe('an upstream', () => {
         response: { status: 'failed', error: { code } },
       });
       expect(text).not.toContain('response.completed');
-      await openai.closed(0);
+      if (end !== 'ends') await openai.closed(0);
     },
   );
 
