@@ -37,6 +37,9 @@ function listData(text: string): unknown[] {
   return [...text.matchAll(/^data: (\{.*)$/gm)].map(([, data]) => JSON.parse(data ?? '') as unknown);
 }
 
+/** Whole responses, whose connections stay open for other calls. */
+const WHOLE = ['HTML with 200', 'a compressed response', 'a redirect', 'JSON that is cut short'];
+
 const lastOutcome = () => app.events('answer_passed').at(-1)?.['end'];
 
 describe.each(SURFACES)('an upstream of $name', (surface) => {
@@ -74,7 +77,7 @@ describe.each(SURFACES)('an upstream of $name', (surface) => {
     ['a body shorter than declared', fault.shortBody(), 502, 'upstream_unreachable'],
     ['contradicting framing headers', fault.doubleFraming(), 502, 'upstream_unreachable'],
     ['another protocol than HTTP', fault.raw('SSH-2.0-OpenSSH_9.2\r\n'), 502, 'upstream_unreachable'],
-  ])('%s becomes an error in the protocol’s shape', async (_name, upstreamAnswer, status, code) => {
+  ])('%s becomes an error in the protocol’s shape', async (name, upstreamAnswer, status, code) => {
     upstream.reply(upstreamAnswer);
     const logged = app.events('answer_passed').length;
     const response = await call();
@@ -85,7 +88,7 @@ describe.each(SURFACES)('an upstream of $name', (surface) => {
     expect(response.headers.get('x-ops-provider')).toBe(surface.provider);
     // The provider may charge for what it received.
     expect(response.headers.get('x-should-retry')).toBe('false');
-    await upstream.closed(0);
+    if (!WHOLE.includes(name)) await upstream.closed(0);
   });
 
   it.each([500, 503, 429])(
@@ -202,7 +205,7 @@ describe.each(SURFACES)('an upstream of $name', (surface) => {
         expect(listData(text).at(-1)).toMatchObject(surface.toError(code));
         expect(text).not.toContain(surface.end);
         expect(lastOutcome()).toBe(end);
-        await upstream.closed(0);
+        if (end !== 'incomplete') await upstream.closed(0);
       },
     );
 
