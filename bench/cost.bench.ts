@@ -2,6 +2,7 @@ import { afterAll, beforeAll, it } from '@jest/globals';
 import type { TestApp } from '../test/support/app.ts';
 import { addKey, openAiKey } from '../test/support/key.ts';
 import { createUser } from '../test/support/stack.ts';
+import { bearer, createToken } from '../test/support/token.ts';
 import { startNginx, startPortkey, type Gateway } from './cost/gateways.ts';
 import { readCpuUs, sendLoad, startUpstream, type Program } from './cost/program.ts';
 import { startAppProcess } from './load/app-process.ts';
@@ -16,12 +17,14 @@ const body = JSON.stringify({ model: 'gpt-4o', messages: [{ role: 'user', conten
 let upstream: Program & { url: string };
 let app: TestApp & { pid: number };
 let session: string;
+let token: string;
 
 beforeAll(async () => {
   upstream = await startUpstream();
   app = await startAppProcess({ UPSTREAM_OPENAI_URL: `${upstream.url}/v1` }, { recordsLog: false });
   session = await app.signIn(await createUser({ tier: 'starter' }));
   await addKey(app, session, { provider: 'openai', key: openAiKey() });
+  ({ token } = await createToken(app, session));
 });
 afterAll(async () => {
   await app.stop();
@@ -38,8 +41,10 @@ async function measure(gateway: Gateway, durationMs: number): Promise<Cost> {
 
 function listOurs(): Gateway[] {
   const own = { url: `${app.url}/v1/chat/completions`, pid: app.pid, stop: () => Promise.resolve() };
-  // A row for a personal token belongs here.
-  return [{ ...own, name: 'Ops Center, by session', headers: { cookie: `session=${session}` } }];
+  return [
+    { ...own, name: 'Ops Center, by session', headers: { cookie: `session=${session}` } },
+    { ...own, name: 'Ops Center, by token', headers: bearer(token) },
+  ];
 }
 
 async function startGateways(): Promise<Gateway[]> {

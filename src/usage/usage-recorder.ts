@@ -137,6 +137,8 @@ function isRefusedData(error: unknown): boolean {
 function toPriced(request: AnsweredRequest, prices: Prices): PricedRequest {
   const { usage, attempts } = request;
   if (usage.costUsd !== null) return { ...request, costUsd: usage.costUsd, costSource: 'provider' };
+  // What a cut answer has reported is a part: Anthropic's first event counts one output token.
+  if (request.end !== 'done') return { ...request, costUsd: null, costSource: 'unknown' };
   const { provider, model } = attempts.at(-1) ?? { provider: '', model: '' };
   const served = usage.servedModel ?? model;
   const costUsd = prices.findCost(provider, served, usage) ?? prices.findCost(provider, model, usage);

@@ -250,6 +250,20 @@ describe('an answer in the ledger', () => {
     expect(receipt.attempts).toMatchObject([{ fault: 'cancelled' }]);
   });
 
+  it('has no cost of a stream that was cut after a part of its tokens was reported', async () => {
+    const ada = await createCaller();
+    await addKey(app, ada.session, { provider: 'anthropic', key: anthropicKey() });
+    const usage = { input_tokens: 4, output_tokens: 1 };
+    const start = { type: 'message_start', message: { ...message, model: 'claude-sonnet-5-5', usage } };
+    openai.reply(answer.steps([`event: message_start\ndata: ${JSON.stringify(start)}\n\n`]));
+    const json = { model: 'claude-sonnet-5-5', max_tokens: 9, stream: true, messages: [] };
+    await (await app.call('/v1/messages', { method: 'POST', session: ada.session, json })).text();
+    expect(await readReceipt(ada)).toMatchObject({
+      ...{ end: 'incomplete', input_tokens: 4, output_tokens: 1 },
+      ...{ cost_usd: null, cost_source: 'unknown' },
+    });
+  });
+
   it('has the time to the first token of a stream', async () => {
     const ada = await createCaller();
     const gate = Promise.withResolvers<undefined>();

@@ -41,10 +41,13 @@ const MEDIA_MEMBER = /^(input_)?(image|video|audio|file|document|media|source)s?
 const ADDRESS_MEMBER = /ur[il]s?$|^(src|href)$/;
 /** No member that an upstream reads has a longer name. */
 const MAX_NAME_LENGTH = 64;
+/** A name as lax parsers compare it. */
+export const foldMemberName = (name: string) => foldName(name.slice(0, MAX_NAME_LENGTH));
+
 /** The lifetime of a cache that upstreams use by default. */
-const DEFAULT_CACHE_TTL = '5m';
+export const DEFAULT_CACHE_TTL = '5m';
 /** Members by which a JSON schema names another one, from draft 4 to 2020-12. */
-const SCHEMA_REFERENCES: ReadonlySet<string> = new Set(['$ref', '$dynamicref', '$recursiveref']);
+export const SCHEMA_REFERENCES: ReadonlySet<string> = new Set(['$ref', '$dynamicref', '$recursiveref']);
 
 /** What a value is. Its members have other rules in a message than in a schema. */
 export type ValueKind = 'messages' | 'message' | 'content' | 'part' | 'in message' | 'schema' | 'other';
@@ -119,8 +122,7 @@ export function walkSharedPayerBody(body: Readonly<Record<string, unknown>>, sha
 
   function walkSchemaMember(name: string, item: unknown, position: ValuePosition): void {
     if (extendsCache(position, name, item)) throw fieldNotAllowed(toPath(position, name));
-    const isReference =
-      name.startsWith('$') && SCHEMA_REFERENCES.has(foldName(name.slice(0, MAX_NAME_LENGTH)));
+    const isReference = name.startsWith('$') && SCHEMA_REFERENCES.has(foldMemberName(name));
     if (isReference && typeof item === 'string' && !item.startsWith('#'))
       throw fieldNotAllowed(toPath(position, name));
     if (typeof item === 'object' && item !== null) walk(item, { ...position, parent: position, name });
@@ -183,9 +185,8 @@ function isMessageContent(value: unknown): boolean {
  * so `cache_control` itself is passed: clients mark parts and tools with it for every model.
  */
 function extendsCache(position: ValuePosition, name: string, value: unknown): boolean {
-  if (value === null || value === DEFAULT_CACHE_TTL || foldName(name.slice(0, MAX_NAME_LENGTH)) !== 'ttl')
-    return false;
-  return foldName(position.name.slice(0, MAX_NAME_LENGTH)) === 'cache_control';
+  if (value === null || value === DEFAULT_CACHE_TTL || foldMemberName(name) !== 'ttl') return false;
+  return foldMemberName(position.name) === 'cache_control';
 }
 
 /** The names from the field of the body to the position, or to a member of its value. */
@@ -206,7 +207,7 @@ function createNameRules(): (name: string) => NameRules {
   return (name) => {
     const found = known.get(name);
     if (found !== undefined) return found;
-    const folded = foldName(name.slice(0, MAX_NAME_LENGTH));
+    const folded = foldMemberName(name);
     const rules = { folded, isMedia: MEDIA_MEMBER.test(folded), isAddress: ADDRESS_MEMBER.test(folded) };
     if (known.size < MAX_KNOWN_NAMES) known.set(name, rules);
     return rules;

@@ -42,8 +42,8 @@ export function createResponseStore(database: Database): ResponseStore {
       const [row] = await database.withOwner(owner, (sql) =>
         sql.rows(
           StoredResponseRow,
-          'SELECT id, provider, key_id, endpoint, model FROM stored_responses WHERE id = $1',
-          [id],
+          'SELECT id, provider, key_id, endpoint, model FROM stored_responses WHERE owner = $1 AND id = $2',
+          [owner, id],
         ),
       );
       if (row === undefined) return undefined;
@@ -51,10 +51,14 @@ export function createResponseStore(database: Database): ResponseStore {
       return { id: row.id, provider, keyId, endpoint, model };
     },
     async remove(owner, id) {
-      await database.withOwner(owner, (sql) => sql.run('DELETE FROM stored_responses WHERE id = $1', [id]));
+      await database.withOwner(owner, (sql) =>
+        sql.run('DELETE FROM stored_responses WHERE owner = $1 AND id = $2', [owner, id]),
+      );
     },
     async removeAll(owner) {
-      await database.withOwner(owner, (sql) => sql.run('DELETE FROM stored_responses'));
+      await database.withOwner(owner, (sql) =>
+        sql.run('DELETE FROM stored_responses WHERE owner = $1', [owner]),
+      );
     },
     async prune() {
       await database.run('SELECT prune_stored_responses($1)', [MAX_AGE_DAYS]);

@@ -1,14 +1,6 @@
 import { isObject } from '../../../providers/provider.ts';
-import { fieldNotAllowed, foldName, wrongFieldType } from '../../admission/request-body.ts';
-
-/** No member that an upstream reads has a longer name. */
-const MAX_NAME_LENGTH = 64;
-/** Members by which a JSON schema names another one, from draft 4 to 2020-12. */
-const SCHEMA_REFERENCES: ReadonlySet<string> = new Set(['$ref', '$dynamicref', '$recursiveref']);
-/** The lifetime of a cache that upstreams use by default. */
-const DEFAULT_CACHE_TTL = '5m';
-
-const fold = (name: string) => foldName(name.slice(0, MAX_NAME_LENGTH));
+import { fieldNotAllowed, wrongFieldType } from '../../admission/request-body.ts';
+import { DEFAULT_CACHE_TTL, foldMemberName, SCHEMA_REFERENCES } from '../../admission/shared-payer-values.ts';
 
 /** The members of an object in an array. @throws AppError `validation_failed` for any other value. */
 export function listObjectMembers(value: unknown, field: string): [string, unknown][] {
@@ -24,9 +16,9 @@ export function hasExtendedCache(object: Readonly<Record<string, unknown>>): boo
   return Object.entries(object).some(
     ([name, value]) =>
       isObject(value) &&
-      fold(name) === 'cache_control' &&
+      foldMemberName(name) === 'cache_control' &&
       Object.entries(value).some(
-        ([member, ttl]) => fold(member) === 'ttl' && ttl !== null && ttl !== DEFAULT_CACHE_TTL,
+        ([member, ttl]) => foldMemberName(member) === 'ttl' && ttl !== null && ttl !== DEFAULT_CACHE_TTL,
       ),
   );
 }
@@ -39,7 +31,7 @@ export function checkSchema(value: unknown, path: string): void {
     return;
   }
   for (const [name, member] of Object.entries(value)) {
-    const isReference = name.startsWith('$') && SCHEMA_REFERENCES.has(fold(name));
+    const isReference = name.startsWith('$') && SCHEMA_REFERENCES.has(foldMemberName(name));
     if (isReference && typeof member === 'string' && !member.startsWith('#'))
       throw fieldNotAllowed(`${path}.${name}`);
     checkSchema(member, path);

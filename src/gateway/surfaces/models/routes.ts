@@ -5,6 +5,7 @@ import type { OpenRequestLimit } from '../../../http/limits.ts';
 import { rawRoute, type HttpCall, type Route } from '../../../http/route.ts';
 import { LOOP_HEADER } from '../../../lib/net/loop-guard.ts';
 import { createRateLimit } from '../../../lib/rate-limit.ts';
+import { withPrincipal } from '../../with-principal.ts';
 import { toAnthropicModel, toAnthropicPage } from './anthropic-shape.ts';
 import { getModel } from './find-model.ts';
 import type { CallerModel, ListModels } from './list-models.ts';
@@ -30,8 +31,8 @@ export function modelRoutes({ listModels, openRequestLimit }: ModelRouteDeps): R
     maxUses: MAX_LISTS_PER_MINUTE,
     rejectionDetail: `Models are listed at most ${MAX_LISTS_PER_MINUTE} times a minute. Try again later.`,
   });
-  async function list({ principal }: HttpCall, request: Request): Promise<readonly CallerModel[]> {
-    if (principal === null) throw new Error('this route needs a principal');
+  async function list(call: HttpCall, request: Request): Promise<readonly CallerModel[]> {
+    const { principal } = withPrincipal(call);
     await limit.consume(principal.user.id);
     return listModels(principal, request.get(LOOP_HEADER));
   }
