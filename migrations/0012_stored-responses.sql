@@ -52,3 +52,10 @@ CREATE FUNCTION prune_stored_responses(days integer) RETURNS bigint LANGUAGE plp
   $$;
 REVOKE ALL ON FUNCTION prune_stored_responses(integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION prune_stored_responses(integer) TO ops_center_app;
+
+-- All owners of rows, for the command that finds deleted users.
+CREATE FUNCTION owners_of_stored_responses() RETURNS SETOF text LANGUAGE sql STABLE
+  SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  AS $$ SELECT DISTINCT owner FROM public.stored_responses ORDER BY 1 $$;
+REVOKE ALL ON FUNCTION owners_of_stored_responses() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION owners_of_stored_responses() TO ops_center_app;

@@ -3,6 +3,7 @@ import { createClients, assertMigrated, assertRowSecurity } from '../clients.ts'
 import { createDoctor } from '../doctor/service.ts';
 import type { MoveDeps, PurgeDeps } from '../keys/service.ts';
 import type { Log } from '../lib/log.ts';
+import { createStoredResponseData } from '../gateway/service.ts';
 import { getUserId } from '../lib/owner.ts';
 import { createRunners } from '../runners/index.ts';
 import { createRunData } from '../runs/service.ts';
@@ -39,18 +40,22 @@ export function createKeyAdminContext(config: Config, log: Log): KeyAdminContext
   const runs = createRunData({ database, keyring });
   const tokens = createTokenData({ database });
   const usage = createUsageData(database);
+  const responses = createStoredResponseData(database);
   return {
     ...clients,
     upstreams: { overrides: config.upstreams },
     ownerData: {
       async listOwners() {
-        const owners = await Promise.all([servers, runs, tokens, usage].map((data) => data.listOwners()));
+        const owners = await Promise.all(
+          [servers, runs, tokens, usage, responses].map((data) => data.listOwners()),
+        );
         return [...new Set(owners.flat())].sort();
       },
       async remove(owner, requestId, actor) {
         await tokens.remove(owner, requestId, actor);
         await runs.remove(owner);
         await usage.remove(owner);
+        await responses.removeAll(owner);
         await servers.removeUser(getUserId(owner), requestId, actor);
       },
     },

@@ -16,7 +16,7 @@ import type { SystemDefault } from './routing/resolve.ts';
 import { gatewayRoutes } from './routes.ts';
 import { createRouting } from './routing/routing.ts';
 import { pinDecision } from './stored-responses/pinned-key.ts';
-import { createResponseStore } from './stored-responses/response-store.ts';
+import { createResponseStore, type ResponseStore } from './stored-responses/response-store.ts';
 import { createServeStoredResponse } from './stored-responses/serve-stored-response.ts';
 import { createStoredResponses } from './stored-responses/stored-responses.ts';
 import { createServeFromSystem, type SystemCredential } from './upstream/serve-from-system.ts';
@@ -25,6 +25,13 @@ import { createUpstreamCalls, type GatewayTimeouts } from './upstream/calls.ts';
 import { followCalls } from './upstream/followed-calls.ts';
 import { createIdempotencyMask } from './upstream/idempotency-mask.ts';
 import type { UsageRecorder } from '../usage/service.ts';
+
+/** What is stored about responses, for the command that removes deleted users. Sends no query before a call. */
+export function createStoredResponseData(
+  database: Database,
+): Pick<ResponseStore, 'listOwners' | 'removeAll'> {
+  return createResponseStore(database);
+}
 
 export interface GatewayDeps {
   database: Database;

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { Owner } from '../../lib/owner.ts';
+import { OwnerText, type Owner } from '../../lib/owner.ts';
 import type { Database } from '../../lib/postgres/database.ts';
 
 /** The key that made a response which its provider stores. */
@@ -28,6 +28,8 @@ export interface ResponseStore {
   find(owner: Owner, id: string): Promise<StoredResponse | undefined>;
   remove(owner: Owner, id: string): Promise<void>;
   removeAll(owner: Owner): Promise<void>;
+  /** All owners of such rows. */
+  listOwners(): Promise<Owner[]>;
   /** Deletes what providers do not store any more, of all owners. */
   prune(): Promise<void>;
 }
@@ -59,6 +61,13 @@ export function createResponseStore(database: Database): ResponseStore {
       await database.withOwner(owner, (sql) =>
         sql.run('DELETE FROM stored_responses WHERE owner = $1', [owner]),
       );
+    },
+    async listOwners() {
+      const rows = await database.rows(
+        z.object({ owner: OwnerText }),
+        'SELECT owners_of_stored_responses() AS owner',
+      );
+      return rows.map(({ owner }) => owner);
     },
     async prune() {
       await database.run('SELECT prune_stored_responses($1)', [MAX_AGE_DAYS]);

@@ -20,6 +20,7 @@ function createStore(written: Promise<unknown> = Promise.resolve()) {
     find: (_owner, id) => Promise.resolve(rows.get(id)),
     remove: () => Promise.resolve(),
     removeAll: () => Promise.resolve(),
+    listOwners: () => Promise.resolve([]),
     prune() {
       pruneCount += 1;
       return Promise.resolve();

@@ -177,6 +177,19 @@ describe('purging the vault', () => {
     for (const owner of others) expect(await countTokens(owner)).toBe(1);
   });
 
+  it('finds and deletes what is stored about responses of deleted users, even without keys', async () => {
+    const { deleted, others } = await deleteOneOfThree();
+    const withResponseOnly = randomOwner();
+    const response = { id: 'resp_1', provider: 'openai', key_id: 'k', endpoint: null, model: 'm' };
+    const count = (owner: Owner) =>
+      context.database.withOwner(owner, (sql) => sql.run('SELECT FROM stored_responses'));
+    for (const owner of [deleted, withResponseOnly, ...others])
+      await context.database.run('SELECT record_response($1)', [JSON.stringify({ ...response, owner })]);
+    expect(await purge({ yes: true })).toMatchObject({ removed: [deleted, withResponseOnly], failed: [] });
+    for (const owner of [deleted, withResponseOnly]) expect(await count(owner)).toBe(0);
+    for (const owner of others) expect(await count(owner)).toBe(1);
+  });
+
   it('finds and deletes the ledger of deleted users, also where nothing else is left of them', async () => {
     const { deleted, others } = await deleteOneOfThree();
     const keyless = randomOwner();
