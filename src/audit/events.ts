@@ -1,46 +1,8 @@
 import { z } from 'zod';
-import { toPage, type PageQuery } from '../http/page.ts';
+import { toPage } from '../http/page.ts';
 import type { Sql } from '../lib/postgres/database.ts';
 import type { Owner } from '../lib/owner.ts';
-import type { AuditPage } from './schema.ts';
-
-/**
- * All actions in the audit trail. A row is written before its change or in the same transaction, so that every change
- * has one. `run.started` is written by the SQL function `submit_run` (`runs/queue-store.ts`), all others by
- * `writeAuditEvent` (`run.cancelled` in `runs/user-runs.ts`). A change that
- * could not be confirmed gets a second row, `..._unconfirmed`. A write that may have overwritten a
- * concurrent save by an administrator gets the second row `key.write_collided`.
- */
-export const AUDIT_ACTIONS = [
-  'key.added',
-  'key.add_unconfirmed',
-  'key.replaced',
-  'key.replace_unconfirmed',
-  'key.updated',
-  'key.update_unconfirmed',
-  'key.deleted',
-  'key.delete_unconfirmed',
-  'key.resealed',
-  'key.reseal_unconfirmed',
-  'key.imported',
-  'key.import_unconfirmed',
-  'key.tested',
-  'key.write_collided',
-  'server.added',
-  'server.updated',
-  'server.deleted',
-  'server.tested',
-  'server.host_key_confirmed',
-  'vault.purged',
-  'vault.purge_unconfirmed',
-  'run.started',
-  'run.cancelled',
-  'token.created',
-  'token.revoked',
-  'session.started',
-  'tier.refused',
-] as const;
-export type AuditAction = (typeof AUDIT_ACTIONS)[number];
+import type { AuditAction, AuditPage, AuditQuery } from './schema.ts';
 
 export interface AuditEvent {
   owner: Owner;
@@ -81,16 +43,20 @@ const AuditRow = z.object({
 });
 
 /**
- * Lists one page of an owner's events, newest first.
+ * Lists one page of an owner's events, newest first. All filters must match.
  * @param sql a transaction of `withOwner`, which selects the owner.
  */
-export async function listAuditEvents(sql: Sql, { cursor, limit }: PageQuery): Promise<AuditPage> {
+export async function listAuditEvents(sql: Sql, query: AuditQuery): Promise<AuditPage> {
+  const { cursor, limit, action, object, from, to } = query;
   const rows = await sql.rows(
     AuditRow,
     `SELECT id, time, actor, action, object, request_id, count FROM audit_events
      WHERE owner = current_owner() AND ($1::bigint IS NULL OR id < $1::bigint)
+       AND ($3::text IS NULL OR action = $3) AND ($4::text IS NULL OR object = $4)
+       AND ($5::date IS NULL OR time >= $5::date::timestamp AT TIME ZONE 'UTC')
+       AND ($6::date IS NULL OR time < ($6::date + 1)::timestamp AT TIME ZONE 'UTC')
      ORDER BY id DESC LIMIT $2`,
-    [cursor ?? null, limit + 1],
+    [cursor, limit + 1, action, object, from, to].map((value) => value ?? null),
   );
   return toPage(
     rows,

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { AppError } from '../lib/errors.ts';
 
 const MAX_ITEMS = 200;
 const LIMIT_ERROR = `must be a whole number from 1 to ${MAX_ITEMS}`;
@@ -17,6 +18,19 @@ export const PageQuery = z.strictObject({
     .default(50),
 });
 export type PageQuery = z.output<typeof PageQuery>;
+
+const Day = z.iso.date('must be a day such as 2026-05-01');
+
+/** Query of a list that is limited to days in UTC; both belong to the range. */
+export const DayRangeQuery = z.object({ from: Day.optional(), to: Day.optional() });
+
+/** @throws AppError `validation_failed` (400) when the range ends before it begins. */
+export function assertRange({ from, to }: z.output<typeof DayRangeQuery>): void {
+  if (from === undefined || to === undefined || from <= to) return;
+  throw new AppError('validation_failed', 'The range ends before it begins.', {
+    errors: [{ path: 'from', message: 'must not be after "to"' }],
+  });
+}
 
 /** Response schema of such a list. `next_cursor` is null on the last page. */
 export function pageOf<T extends z.ZodType>(item: T) {

@@ -3,7 +3,6 @@ import { z } from 'zod';
 import type { BodyReservation } from '../http/body-budget.ts';
 import { drainingError } from '../http/draining-error.ts';
 import { endWithCountedJson } from '../http/json-body.ts';
-import { PageQuery } from '../http/page.ts';
 import type { Principal } from '../http/principal.ts';
 import { jsonRoute, parsedRoute, type Route, type RouteCall } from '../http/route.ts';
 import { onResponseClosed } from '../http/on-response-closed.ts';
@@ -16,6 +15,7 @@ import {
   RunPage,
   RunParams,
   RunServerParams,
+  RunsQuery,
   StartRun,
   RunResult,
 } from './schema.ts';
@@ -55,7 +55,7 @@ export function runRoutes(deps: RunRouteDeps): Route[] {
       method: 'get',
       path: '/api/v1/runs',
       access: RUN,
-      query: PageQuery,
+      query: RunsQuery,
       response: RunPage,
       handle: ({ principal, query }) => runs.list(principal, query),
     }),

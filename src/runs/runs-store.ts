@@ -1,11 +1,10 @@
 import { z } from 'zod';
-import type { PageQuery } from '../http/page.ts';
 import type { Database, Sql } from '../lib/postgres/database.ts';
 import { OwnerText, type Owner } from '../lib/owner.ts';
 import { LANGUAGES, SERVER_TYPES } from '../runners/runner.ts';
 import type { RunExit, ByteCounts } from './events.ts';
 import { createQueueStore, notifyRuns, type QueueOptions } from './queue-store.ts';
-import { CLEANUPS, EXIT_CAUSES, RUN_STATUSES } from './schema.ts';
+import { CLEANUPS, EXIT_CAUSES, RUN_STATUSES, type RunsQuery } from './schema.ts';
 import { type RunRef, type EncryptedBatch } from './run-encryption.ts';
 
 const RunRow = z.object({
@@ -143,17 +142,23 @@ function createOwnerStore(
     },
 
     /**
-     * Newest first. Reads one row more than the page size, to detect a next page.
+     * Newest first. Reads one row more than the page size, to detect a next page. All filters must match; the index
+     * `runs_history` suffices, since an owner has few runs.
      * @param serverIds the servers whose runs are listed; null for all.
      */
-    listRuns: (owner: Owner, { cursor, limit }: PageQuery, serverIds: ReadonlySet<string> | null = null) =>
+    listRuns: (owner: Owner, query: RunsQuery, serverIds: ReadonlySet<string> | null = null) =>
       database.withOwner(owner, (sql) =>
         sql.rows(
           RunRow,
           `SELECT ${COLUMNS_WITHOUT_PROGRAM} FROM runs WHERE owner = $1 AND ($2::bigint IS NULL OR number < $2::bigint)
-             AND ($4::text[] IS NULL OR server_id = ANY ($4))
+             AND ($4::text[] IS NULL OR server_id = ANY ($4)) AND ($5::text IS NULL OR server_id = $5)
+             AND ($6::text IS NULL OR status = $6) AND ($7::text IS NULL OR coalesce(language, 'command') = $7)
+             AND ($8::text IS NULL OR cause = $8)
            ORDER BY number DESC LIMIT $3`,
-          [owner, cursor ?? null, limit + 1, serverIds === null ? null : [...serverIds]],
+          [
+            ...[owner, query.cursor ?? null, query.limit + 1, serverIds === null ? null : [...serverIds]],
+            ...[query.server_id, query.status, query.language, query.cause].map((value) => value ?? null),
+          ],
         ),
       ),
 

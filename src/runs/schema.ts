@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { pageOf } from '../http/page.ts';
+import { pageOf, PageQuery } from '../http/page.ts';
 import { refuseHiddenCharacters } from '../lib/visible-text.ts';
 import { LANGUAGES, SERVER_TYPES, type Job, type Limits, type Program } from '../runners/runner.ts';
 
@@ -174,6 +174,23 @@ export const EventsQuery = z.strictObject({
     .max(2 ** 31 - 1, 'must be a whole number from 1 on')
     .optional(),
 });
+
+function oneOf<const T extends readonly string[]>(values: T) {
+  return z.enum(values, `must be one of: ${values.join(', ')}`);
+}
+
+/** Filters of the list; all must match. Only finished runs have a cause. */
+export const RunsQuery = z.strictObject({
+  ...PageQuery.shape,
+  server_id: z
+    .string()
+    .regex(/^[0-9A-Za-z_-]{1,64}$/, 'must be the id of a server')
+    .optional(),
+  status: oneOf(RUN_STATUSES).optional(),
+  language: oneOf([...LANGUAGES, 'command']).optional(),
+  cause: oneOf(EXIT_CAUSES).optional(),
+});
+export type RunsQuery = z.output<typeof RunsQuery>;
 
 const timestamp = z.iso.datetime();
 

@@ -1,4 +1,4 @@
-import { toPage, type PageQuery } from '../http/page.ts';
+import { toPage } from '../http/page.ts';
 import type { Caller } from '../http/principal.ts';
 import { notFound } from '../lib/errors.ts';
 import { getUserId, userOwner } from '../lib/owner.ts';
@@ -7,7 +7,7 @@ import type { ServerOpener } from '../servers/service.ts';
 import type { Database } from '../lib/postgres/database.ts';
 import type { Dispatcher } from './dispatcher.ts';
 import type { RunRow, RunsStore } from './runs-store.ts';
-import type { RunDetails, RunPage, RunView } from './schema.ts';
+import type { RunDetails, RunPage, RunsQuery, RunView } from './schema.ts';
 import { type RunRef, type RunEncryption } from './run-encryption.ts';
 
 export interface UserRunsDeps {
@@ -33,7 +33,7 @@ export interface RunProgress extends RunRef {
 export interface UserRuns {
   /** @throws AppError `not_found` (404), also for another user's run. */
   get(caller: Caller, id: string): Promise<RunDetails>;
-  list(caller: Caller, query: PageQuery): Promise<RunPage>;
+  list(caller: Caller, query: RunsQuery): Promise<RunPage>;
   /** @throws AppError `not_found` (404). */
   getProgress(caller: Caller, id: string): Promise<RunProgress>;
   /**

@@ -1,8 +1,5 @@
 import { z } from 'zod';
-import { pageOf, PageQuery } from '../http/page.ts';
-
-const DAY_ERROR = 'must be a day such as 2026-05-01';
-const Day = z.iso.date(DAY_ERROR);
+import { DayRangeQuery, pageOf, PageQuery } from '../http/page.ts';
 
 /** Days in UTC; both belong to the range. */
 export interface DayRange {
@@ -13,13 +10,11 @@ export interface DayRange {
 const GROUP_NAMES = ['day', 'provider', 'model', 'key', 'token'] as const;
 export type UsageGroup = (typeof GROUP_NAMES)[number];
 
-const rangeQuery = { from: Day.optional(), to: Day.optional() };
-
 export const UsageQuery = z.strictObject({
-  ...rangeQuery,
+  ...DayRangeQuery.shape,
   group: z.enum(GROUP_NAMES, `must be one of ${GROUP_NAMES.join(', ')}`).default('day'),
 });
-export const RequestsQuery = z.strictObject({ ...rangeQuery, ...PageQuery.shape });
+export const RequestsQuery = z.strictObject({ ...DayRangeQuery.shape, ...PageQuery.shape });
 export type RequestsQuery = z.output<typeof RequestsQuery>;
 export const RequestParams = z.object({ id: z.string().max(64) });
 

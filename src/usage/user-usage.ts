@@ -1,6 +1,6 @@
-import { toPage, type PageQuery } from '../http/page.ts';
+import { assertRange, toPage, type PageQuery } from '../http/page.ts';
 import type { User } from '../http/principal.ts';
-import { AppError, notFound } from '../lib/errors.ts';
+import { notFound } from '../lib/errors.ts';
 import { userOwner } from '../lib/owner.ts';
 import type {
   DayRange,
@@ -54,11 +54,9 @@ export function createUserUsage(store: UsageStore, now: () => Date = () => new D
 function toRange({ from, to }: RequestedRange, now: Date): DayRange {
   const last = to ?? toDay(now.getTime());
   const first = from ?? toDay(Date.parse(last) - (DEFAULT_DAYS - 1) * DAY_MS);
-  if (first > last)
-    throw new AppError('validation_failed', 'The range ends before it begins.', {
-      errors: [{ path: 'from', message: 'must not be after "to"' }],
-    });
-  return { from: first, to: last };
+  const range = { from: first, to: last };
+  assertRange(range);
+  return range;
 }
 
 function toDay(ms: number): string {

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import pg from 'pg';
 import { z } from 'zod';
 import { startApp, type TestApp } from '../support/app.ts';
 import { addKey, openAiKey } from '../support/key.ts';
@@ -118,6 +119,40 @@ describe('the audit trail', () => {
     expect(paged).toEqual(all.data);
   });
 
+  it('is filtered by action, object and day, also in pages', async () => {
+    const { session, id } = await signInUser();
+    const keyId = await addOpenAiKey(session);
+    await addOpenAiKey(session);
+    await app.call(`/api/v1/byok/keys/openai?key_id=${keyId}`, { method: 'DELETE', session });
+    const database = new pg.Client({ connectionString: app.ownerDatabaseUrl });
+    await database.connect();
+    try {
+      // The edges of 3 May in UTC: its first and last microsecond, and the ones beside them.
+      const times = ['05-02 23:59:59.999999', '05-03 00:00', '05-03 23:59:59.999999', '05-04 00:00'];
+      for (const time of times)
+        await database.query(
+          `INSERT INTO audit_events (owner, actor, action, object, request_id, time)
+           VALUES ($1, $1, 'key.tested', $2, 'req_test', $3::timestamptz)`,
+          [`user:${id}`, `at ${time}`, `2026-${time}+00`],
+        );
+    } finally {
+      await database.end();
+    }
+    const list = async (query: string) =>
+      (await readAuditPage(session, `?${query}`)).data.map(({ action, object }) => `${action} ${object}`);
+    const object = `key:openai/${keyId}`;
+    expect(await list(`object=${object}`)).toEqual([`key.deleted ${object}`, `key.added ${object}`]);
+    expect(await list(`object=${object}&action=key.added`)).toEqual([`key.added ${object}`]);
+    expect(await list(`object=key:openai/`)).toEqual([]);
+    const day = ['key.tested at 05-03 23:59:59.999999', 'key.tested at 05-03 00:00'];
+    expect(await list('from=2026-05-03&to=2026-05-03')).toEqual(day);
+    expect(await list('to=2026-05-03')).toEqual([...day, 'key.tested at 05-02 23:59:59.999999']);
+    expect(await list('from=2026-05-04&action=key.tested')).toEqual(['key.tested at 05-04 00:00']);
+    const { data, next_cursor: cursor } = await readAuditPage(session, '?action=key.added&limit=1');
+    expect(data).toMatchObject([{ action: 'key.added' }]);
+    expect(await list(`action=key.added&limit=1&cursor=${cursor}`)).toEqual([`key.added ${object}`]);
+  });
+
   it("contains only the user's own events, for any cursor", async () => {
     const [one, other] = [await signInUser(), await signInUser()];
     await addOpenAiKey(one.session);
@@ -125,12 +160,20 @@ describe('the audit trail', () => {
     expect(data.map(({ actor }) => actor)).toEqual([`user:${other.id}`]);
   });
 
-  it.each(['?cursor=x', '?cursor=-1', '?limit=0', '?limit=201', '?owner=user:x'])(
-    'refuses %s',
-    async (query) => {
-      const { session } = await signInUser();
-      const answer = await app.call(`/api/v1/audit${query}`, { session });
-      expect(answer.status).toBe(400);
-    },
-  );
+  it.each([
+    ...[
+      '?cursor=x',
+      '?cursor=-1',
+      '?limit=0',
+      '?limit=201',
+      '?owner=user:x',
+      '?action=key.eaten',
+      '?object=',
+    ],
+    ...['?object=%00', '?from=2026-02-30', '?to=today', '?from=2026-02-02&to=2026-02-01'],
+  ])('refuses %s', async (query) => {
+    const { session } = await signInUser();
+    const answer = await app.call(`/api/v1/audit${query}`, { session });
+    expect(answer.status).toBe(400);
+  });
 });

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { z } from 'zod';
-import { AUDIT_ACTIONS } from '../../src/audit/events.ts';
+import { AUDIT_ACTIONS } from '../../src/audit/schema.ts';
 import { isAppError, type ErrorCode } from '../../src/lib/errors.ts';
 import { createDatabase as openDatabase } from '../../src/lib/postgres/database.ts';
 import { createLog } from '../../src/lib/log.ts';

@@ -4,7 +4,7 @@ import pg from 'pg';
 import { createKeyring } from '../../src/lib/crypto/keyring.ts';
 import type { NumberedEvent } from '../../src/runs/events.ts';
 import type { RunRef } from '../../src/runs/run-encryption.ts';
-import { StartRun } from '../../src/runs/schema.ts';
+import { StartRun, type RunsQuery } from '../../src/runs/schema.ts';
 import { fernetKey } from '../support/app.ts';
 import { evidence } from '../support/evidence.ts';
 import { blockDatabase, createDatabase } from '../support/database.ts';
@@ -124,6 +124,35 @@ describe('the history', () => {
     const second = await one.runs.list(me, { cursor: first.next_cursor ?? '', limit: 3 });
     expect([...first.data, ...second.data].map(({ id }) => id)).toEqual(ids.reverse());
     expect(second.next_cursor).toBeNull();
+  });
+
+  it('is filtered by server, status, language and cause, also in pages', async () => {
+    const me = createPrincipal();
+    const start = async (server: string, request: object) =>
+      one.runs.submit(me, server, StartRun.parse(request), 'req_test');
+    const finished = [
+      await start('one', { language: 'bash', code: 'true' }),
+      await start('two', { language: 'bash', code: 'kill -9 $$' }),
+      await start('two', { command: 'true' }),
+    ];
+    for (const run of finished) await waitForExit(one, run);
+    const active = await start('two', { command: 'sleep 600' });
+    const [bash, killed, command] = finished.map(({ id }) => id);
+    const list = async (filter: Partial<RunsQuery>) =>
+      (await one.runs.list(me, { limit: 10, ...filter })).data.map(({ id }) => id);
+    expect(await list({})).toEqual([active.id, command, killed, bash]);
+    expect(await list({ server_id: 'two' })).toEqual([active.id, command, killed]);
+    expect(await list({ status: 'finished' })).toEqual([command, killed, bash]);
+    expect(await list({ language: 'bash' })).toEqual([killed, bash]);
+    expect(await list({ language: 'command' })).toEqual([active.id, command]);
+    expect(await list({ cause: 'signal' })).toEqual([killed]);
+    expect(await list({ cause: 'exited', server_id: 'two' })).toEqual([command]);
+    expect(await list({ server_id: 'three' })).toEqual([]);
+    const { data, next_cursor: cursor } = await one.runs.list(me, { limit: 1, language: 'bash' });
+    expect(data.map(({ id }) => id)).toEqual([killed]);
+    expect(await list({ language: 'bash', cursor: cursor ?? '' })).toEqual([bash]);
+    await one.runs.cancel(me, active.id, 'req_test');
+    await waitForExit(one, active);
   });
 
   it('yields the same events in another process as live, from any number', async () => {
