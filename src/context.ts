@@ -9,6 +9,7 @@ import { createHealth, type Health } from './health/service.ts';
 import { homeRoutes } from './home/routes.ts';
 import { createHostGuard } from './http/host-guard.ts';
 import type { RouteGuards, Route } from './http/route.ts';
+import { createIdempotency, type Idempotency } from './idempotency/service.ts';
 import { createIdentity, type Identity } from './identity/service.ts';
 import { keyRoutes } from './keys/routes.ts';
 import { createKeyService, type KeyService } from './keys/service.ts';
@@ -102,6 +103,7 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
         identity.start(),
         runs.start(),
         usage.start(),
+        features.idempotency.start(),
       ]);
     },
     async drain() {
@@ -111,7 +113,14 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
       await gateway.flush();
     },
     async close() {
-      await Promise.all([keys.stop(), identity.stop(), runs.stop(), features.tokens.flush(), usage.stop()]);
+      await Promise.all([
+        keys.stop(),
+        identity.stop(),
+        runs.stop(),
+        features.tokens.flush(),
+        usage.stop(),
+        features.idempotency.stop(),
+      ]);
       // In reverse order: Docker removes its objects on an engine behind SSH through the SSH runner's connections.
       for (const runner of [...runners.values()].reverse()) await runner.close();
       await clients.close();
@@ -120,6 +129,7 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
 }
 
 interface Features {
+  idempotency: Idempotency;
   tokens: TokenService;
   identity: Identity;
   keys: KeyService;
@@ -140,6 +150,7 @@ function createFeatures(
   const loopGuard = createLoopGuard(config.sessionSecret);
   const upstreams = { overrides: config.upstreams };
   const keys = createKeyService({ ...clients, upstreams, loopGuard, log });
+  const idempotency = createIdempotency({ database, keyring, secret: config.sessionSecret, log });
   const tokens = createTokenService({ database, notifications, log });
   const identity = createIdentity({
     config,
@@ -157,6 +168,7 @@ function createFeatures(
       await usage.removeUser(userId);
       await runs.removeUser(userId);
       await gateway.removeUser(userId);
+      await idempotency.removeUser(userId);
       await servers.removeUser(userId, requestId, 'system:keycloak');
       await keys.removeOwner(userOwner(userId), requestId, 'system:keycloak');
     },
@@ -175,11 +187,11 @@ function createFeatures(
     ...{ database, notifications, keyring, identity, servers, log },
     settings: config.runs,
   });
-  return { tokens, identity, keys, gateway, servers, runs, runners, usage };
+  return { idempotency, tokens, identity, keys, gateway, servers, runs, runners, usage };
 }
 
 function listFeatureRoutes(config: Config, { database }: Clients, features: Features): Route[] {
-  const { tokens, identity, keys, gateway, servers, runs, usage } = features;
+  const { tokens, identity, keys, gateway, servers, runs, usage, idempotency } = features;
   const home = homeRoutes({
     authenticate: identity.guards.authenticate,
     explainRoute: (caller) => gateway.explainRoute(caller),
@@ -191,10 +203,10 @@ function listFeatureRoutes(config: Config, { database }: Clients, features: Feat
   return [
     ...home,
     ...identity.routes,
-    ...tokenRoutes({ tokens }),
-    ...keyRoutes({ keys }),
-    ...serverRoutes({ servers }),
-    ...runRoutes({ runs, activeWork: identity.activeWork }),
+    ...tokenRoutes({ tokens, idempotency }),
+    ...keyRoutes({ keys, idempotency }),
+    ...serverRoutes({ servers, idempotency }),
+    ...runRoutes({ runs, activeWork: identity.activeWork, idempotency }),
     ...auditRoutes({ database }),
     ...usageRoutes({ usage }),
     ...gateway.routes,

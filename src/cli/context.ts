@@ -4,6 +4,7 @@ import { createDoctor } from '../doctor/service.ts';
 import type { MoveDeps, PurgeDeps } from '../keys/service.ts';
 import type { Log } from '../lib/log.ts';
 import { createStoredResponseData } from '../gateway/service.ts';
+import { createIdempotencyData } from '../idempotency/service.ts';
 import { getUserId } from '../lib/owner.ts';
 import { createRunners } from '../runners/index.ts';
 import { createRunData } from '../runs/service.ts';
@@ -41,13 +42,14 @@ export function createKeyAdminContext(config: Config, log: Log): KeyAdminContext
   const tokens = createTokenData({ database });
   const usage = createUsageData(database);
   const responses = createStoredResponseData(database);
+  const idempotency = createIdempotencyData(database);
   return {
     ...clients,
     upstreams: { overrides: config.upstreams },
     ownerData: {
       async listOwners() {
         const owners = await Promise.all(
-          [servers, runs, tokens, usage, responses].map((data) => data.listOwners()),
+          [servers, runs, tokens, usage, responses, idempotency].map((data) => data.listOwners()),
         );
         return [...new Set(owners.flat())].sort();
       },
@@ -56,6 +58,7 @@ export function createKeyAdminContext(config: Config, log: Log): KeyAdminContext
         await runs.remove(owner);
         await usage.remove(owner);
         await responses.removeAll(owner);
+        await idempotency.removeAll(owner);
         await servers.removeUser(getUserId(owner), requestId, actor);
       },
     },

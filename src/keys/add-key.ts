@@ -1,4 +1,5 @@
 import { isKeyAllowed, type Principal } from '../http/principal.ts';
+import { assertNoIfMatch } from '../http/versions.ts';
 import { AppError } from '../lib/errors.ts';
 import { randomId } from '../lib/ids.ts';
 import { userOwner } from '../lib/owner.ts';
@@ -8,7 +9,7 @@ import type { KeyDeps } from './deps.ts';
 import { describeKeyForm, findFormatError, getProvider, type CheckedEndpoint } from './key-input.ts';
 import { readKeyView, toKeyTested } from './key-view.ts';
 import { createAddEdit, isSameContent, type KeyInput, type PoolEdit } from './pool-edit.ts';
-import { changePool, readStoredPool } from './pool-writer.ts';
+import { changePool, readStoredPool, type PoolWrite } from './pool-writer.ts';
 import type { AddKey, KeyAdded, KeyTestStatus } from './schema.ts';
 import { keyNotFound } from './stored-key.ts';
 
@@ -17,6 +18,16 @@ const WORKING: ReadonlySet<KeyTestStatus> = new Set(['valid', 'unverified']);
 /** Results by which a provider shows that it knows a key of another form than the documented one. */
 const RECOGNIZED: ReadonlySet<KeyTestStatus> = new Set(['valid', 'no_credit', 'rate_limited', 'forbidden']);
 
+type AddWrite = PoolWrite & PoolEdit;
+
+export interface AddRequest {
+  requestId: string;
+  /** The `If-Match` header: for a replacement only. */
+  ifMatch?: string | undefined;
+  /** Of a new key; random by default. */
+  id?: string;
+}
+
 /**
  * Encrypts and stores a key, or with `key_id` replaces one in place: id, position and creation date stay.
  * With `validate` the key is tested first, and not stored when it does not work. A key that does not have the form of
@@ -24,17 +35,22 @@ const RECOGNIZED: ReadonlySet<KeyTestStatus> = new Set(['valid', 'no_credit', 'r
  * @throws AppError `unknown_provider`, `key_not_found` (404); `scope_required` (403) for a token that is limited to
  *   other keys; `invalid_key_format`, `wrong_provider_key`,
  *   `key_too_long`, `endpoint_forbidden`, `validation_failed` (400); `duplicate_key`, `pool_full` (409);
- *   `key_test_failed` (422); `key_undecryptable` (424) when the stored key is kept and does not decrypt;
+ *   `version_mismatch` (412); `key_test_failed` (422); `key_undecryptable` (424) when the stored key is kept and does not decrypt;
  *   `rate_limited` (429); `busy`, `keycloak_unavailable`, `database_unavailable` (503).
  */
 export async function addKey(
   deps: KeyDeps,
   principal: Principal,
   body: AddKey,
-  requestId: string,
+  { requestId, ifMatch, id = randomId() }: AddRequest,
 ): Promise<KeyAdded> {
+  if (body.key_id === undefined)
+    assertNoIfMatch(
+      ifMatch,
+      'If-Match needs key_id: a new key has no version yet. Send one without the other.',
+    );
   if (body.key_id === undefined) assertMayAddKey(principal);
-  const checked = await checkInput(deps, principal, body);
+  const checked = await checkInput(deps, principal, body, { ifMatch, id });
   const { input, formatError } = checked;
   const { owner, provider, isReplacement } = input;
   const tested =
@@ -43,10 +59,10 @@ export async function addKey(
       : undefined;
   const change = { owner, ownerName: principal.user.username, provider: provider.id, requestId };
   const action = isReplacement ? 'key.replaced' : 'key.added';
-  const { value } = await changePool(deps, { ...change, action }, (pool) => {
-    const edit = createAddEdit(deps.keyring, input, pool);
+  const { value } = await changePool<AddWrite>(deps, { ...change, action }, (pool, overwritten) => {
+    const edit = createAddEdit(deps.keyring, input, pool, overwritten);
     if (tested && !isSameContent(tested.edit, edit)) throw changedDuringTest();
-    return { ...edit, keyIds: [edit.id], status: { kind: 'reset', testResult: tested?.result } as const };
+    return { ...edit, keyIds: [edit.id], status: { kind: 'reset', testResult: tested?.result } };
   });
   return {
     message: `${provider.name} key ${isReplacement ? 'replaced' : 'added'}.${describeCut(checked.endpoint)}`,
@@ -73,7 +89,12 @@ interface CheckedInput {
   endpoint: CheckedEndpoint | undefined;
 }
 
-async function checkInput(deps: KeyDeps, { user, token }: Principal, body: AddKey): Promise<CheckedInput> {
+async function checkInput(
+  deps: KeyDeps,
+  { user, token }: Principal,
+  body: AddKey,
+  { ifMatch, id }: { ifMatch: string | undefined; id: string },
+): Promise<CheckedInput> {
   const provider = getProvider(deps.providers, body.provider);
   if (body.key_id !== undefined && !isKeyAllowed(token, body.key_id)) throw keyNotFound(provider);
   const isReplacement = body.key_id !== undefined;
@@ -87,12 +108,13 @@ async function checkInput(deps: KeyDeps, { user, token }: Principal, body: AddKe
   const input: KeyInput = {
     owner: userOwner(user.id),
     provider,
-    id: body.key_id ?? randomId(),
+    id: body.key_id ?? id,
     isReplacement,
     key: body.key,
     label: body.label,
     endpoint: endpoint?.url,
     expiresAt: body.expires_at,
+    ifMatch,
   };
   return { input, formatError, endpoint };
 }

@@ -5,7 +5,7 @@ import type { Provider } from '../providers/provider.ts';
 import type { KeyTestResult } from './call-provider.ts';
 import { listKeyStatuses, INITIAL_KEY_STATUS, keyStatusName, type KeyStatus } from './key-status-store.ts';
 import type { KeyTested, KeyView } from './schema.ts';
-import { parsePool, type StoredKey } from './stored-key.ts';
+import { parsePool, toKeyVersion, type StoredKey } from './stored-key.ts';
 
 export interface KeyWithStatus {
   provider: Provider;
@@ -31,6 +31,7 @@ export function toKeyView({ provider, stored, status }: KeyWithStatus): KeyView 
     last_tested: status.lastTestedAt && toSecond(status.lastTestedAt),
     test_status: status.testStatus,
     test_message: status.testMessage,
+    version: toKeyVersion(stored),
   };
 }
 

@@ -1,3 +1,4 @@
+import { assertVersionMatches } from '../http/versions.ts';
 import { AppError } from '../lib/errors.ts';
 import type { Keyring } from '../lib/crypto/keyring.ts';
 import type { Owner } from '../lib/owner.ts';
@@ -8,6 +9,7 @@ import {
   encryptKey,
   keyNotFound,
   maskKey,
+  toKeyVersion,
   toStoredValue,
   UNREADABLE_KEY_ID,
   type NewKey,
@@ -29,6 +31,8 @@ export interface KeyInput {
   label: string | null | undefined;
   endpoint: string | null | undefined;
   expiresAt: string | null | undefined;
+  /** The `If-Match` header of a replacement. */
+  ifMatch?: string | undefined;
   /** Of a key that another system stored before; by default the time of the change. */
   createdAt?: Date | undefined;
 }
@@ -55,11 +59,18 @@ const MAX_KEYS_PER_POOL = 10;
 /**
  * Adds a key to a pool or replaces one.
  * @throws AppError `key_not_found`, `duplicate_key`, `pool_full`, `key_too_long`, `key_undecryptable`,
- *   `validation_failed`, also for an endpoint that has the slug of another one.
+ *   `validation_failed`, also for an endpoint that has the slug of another one; `version_mismatch`.
+ * @param overwritten what an earlier attempt of this write has stored.
  */
-export function createAddEdit(keyring: Keyring, input: KeyInput, pool: StoredPool): PoolEdit {
+export function createAddEdit(
+  keyring: Keyring,
+  input: KeyInput,
+  pool: StoredPool,
+  overwritten?: WrittenKey,
+): PoolEdit {
   const { owner, provider, id } = input;
   const existing = input.isReplacement ? getStoredKey(pool, provider, id) : undefined;
+  if (existing !== undefined) assertKeyVersion(existing, input.ifMatch, overwritten);
   const content = existing === undefined ? toContent(input) : toReplacementContent(keyring, input, existing);
   const others = pool.keys.filter((key) => key.id !== id);
   assertNotDuplicate(keyring, input, content, others);
@@ -91,15 +102,19 @@ export function createAddEdit(keyring: Keyring, input: KeyInput, pool: StoredPoo
 
 /**
  * Changes label, enabled state or expiry of a stored key.
- * @throws AppError `key_not_found`; `key_undecryptable` when the expiry changes, which needs the key decrypted.
+ * @throws AppError `key_not_found`; `version_mismatch`; `key_undecryptable` when the expiry changes, which needs the key
+ *   decrypted.
+ * @param overwritten what an earlier attempt of this change has stored.
  */
 export function createUpdateEdit(
   keyring: Keyring,
-  target: { owner: Owner; provider: Provider; id: string },
+  target: { owner: Owner; provider: Provider; id: string; ifMatch: string | undefined },
   change: UpdateKey,
   pool: StoredPool,
+  overwritten?: WrittenKey,
 ): Pick<PoolEdit, 'value' | 'values'> {
   const existing = getStoredKey(pool, target.provider, target.id);
+  assertKeyVersion(existing, target.ifMatch, overwritten);
   const updated = {
     ...existing,
     label: change.label === undefined ? existing.label : change.label,
@@ -137,16 +152,19 @@ export interface RemovalEdit {
 
 /**
  * Removes one key, or without `keyId` everything.
+ * @param target `ifMatch` is the `If-Match` header for `keyId`.
  * @param earlier what earlier attempts of the same removal have found.
- * @throws AppError `key_not_found`.
+ * @throws AppError `key_not_found`; `version_mismatch`.
  */
 export function createRemovalEdit(
   provider: Provider,
-  keyId: string | undefined,
+  { keyId, ifMatch }: { keyId: string | undefined; ifMatch: string | undefined },
   pool: StoredPool,
   earlier = NO_REMOVAL,
 ): RemovalEdit {
-  const found = pool.keys.map(({ id }) => id).filter((id) => keyId === undefined || id === keyId);
+  const targets = pool.keys.filter(({ id }) => keyId === undefined || id === keyId);
+  if (keyId !== undefined) for (const key of targets) assertKeyVersion(key, ifMatch);
+  const found = targets.map(({ id }) => id);
   const ids = new Set([...earlier.ids, ...found]);
   // "All" includes unreadable values: the owner has no other way to remove them.
   const unreadableCount = keyId === undefined ? Math.max(earlier.unreadableCount, pool.unreadable.length) : 0;
@@ -158,6 +176,17 @@ export function createRemovalEdit(
     removal: { ids, unreadableCount },
     status: { kind: 'reset' },
   };
+}
+
+/** What an attempt to write a key has stored. */
+type WrittenKey = Pick<PoolEdit, 'value'>;
+
+/**
+ * Keycloak can keep the key of a write whose other values were overwritten: then the stored value is that of the same
+ * change, and no one else has changed the key.
+ */
+function assertKeyVersion(stored: StoredKey, ifMatch: string | undefined, overwritten?: WrittenKey): void {
+  if (stored.value !== overwritten?.value) assertVersionMatches('key', toKeyVersion(stored), ifMatch);
 }
 
 /** True when two edits store the same key for the same endpoint. */

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { writeAuditEvent, type AuditAction } from '../audit/service.ts';
+import { markCreated } from '../idempotency/service.ts';
 import type { Sql } from '../lib/postgres/database.ts';
 import type { Log } from '../lib/log.ts';
 import type { Owner } from '../lib/owner.ts';
@@ -145,6 +146,8 @@ async function writeOnce(
     await held.connection
       .withOwner(owner, async (sql) => {
         if (isStored && status) await writeStatusChange(sql, owner, provider, keyIds, status);
+        // Also of a removal: a repeated request must not create a removed key again.
+        if (isStored) await markCreated(sql, owner, keyIds);
         if (hasCollided) await auditAll(sql, change, keyIds, 'key.write_collided');
         await endVaultWrite(sql, owner);
       })

@@ -1,4 +1,5 @@
 import { isKeyAllowed, type Principal } from '../http/principal.ts';
+import { assertNoIfMatch } from '../http/versions.ts';
 import { AppError } from '../lib/errors.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { KeyDeps } from './deps.ts';
@@ -8,19 +9,29 @@ import { changePool } from './pool-writer.ts';
 import type { KeysDeleted } from './schema.ts';
 import { keyNotFound } from './stored-key.ts';
 
+export interface RemovalTarget {
+  /** Undefined for all keys of the provider. */
+  keyId: string | undefined;
+  /** The `If-Match` header. */
+  ifMatch?: string | undefined;
+}
+
 /**
  * Deletes one key, or without `keyId` all of the provider's.
- * @throws AppError `validation_failed` (400) for a token without `keyId`; `unknown_provider`, `key_not_found`, `busy`, `keycloak_unavailable`, `database_unavailable`.
+ * @throws AppError `validation_failed` (400) for a token or `ifMatch` without `keyId`; `version_mismatch` (412);
+ *   `unknown_provider`, `key_not_found`, `busy`, `keycloak_unavailable`, `database_unavailable`.
  */
 export async function removeKey(
   deps: KeyDeps,
   { user, token }: Principal,
   providerId: string,
-  keyId: string | undefined,
+  { keyId, ifMatch }: RemovalTarget,
   requestId: string,
 ): Promise<KeysDeleted> {
   const provider = getProvider(deps.providers, providerId);
   if (token !== null && keyId === undefined) throw keyIdMissing();
+  if (keyId === undefined)
+    assertNoIfMatch(ifMatch, 'If-Match needs key_id: it names the version of one key.');
   if (keyId !== undefined && !isKeyAllowed(token, keyId)) throw keyNotFound(provider);
   const owner = userOwner(user.id);
   const change = { owner, ownerName: user.username, provider: provider.id, requestId };
@@ -28,7 +39,7 @@ export async function removeKey(
     deps,
     { ...change, action: 'key.deleted' },
     // The pool no longer has what an overwritten write has removed after all.
-    (pool, overwritten) => createRemovalEdit(provider, keyId, pool, overwritten?.removal),
+    (pool, overwritten) => createRemovalEdit(provider, { keyId, ifMatch }, pool, overwritten?.removal),
   );
   const deleted = removal.ids.size + removal.unreadableCount;
   return { message: `${deleted} ${provider.name} ${deleted === 1 ? 'key' : 'keys'} deleted.`, deleted };

@@ -1,5 +1,8 @@
 import { z } from 'zod';
 import { jsonRoute, type Route } from '../http/route.ts';
+import { setETag } from '../http/versions.ts';
+import type { Idempotency } from '../idempotency/service.ts';
+import { randomId } from '../lib/ids.ts';
 import { BYOK_TIER } from '../config/tiers.ts';
 import {
   AddKey,
@@ -21,9 +24,14 @@ const WRITE = { scope: 'keys:write' } as const;
 /** For adding, changing and testing keys. */
 const CHANGE = { access: WRITE, tier: BYOK_TIER } as const;
 
+export interface KeyRouteDeps {
+  keys: KeyOperations;
+  idempotency: Pick<Idempotency, 'createOnce'>;
+}
+
 /** The signed-in user's keys. Every tier may read and delete. */
-export function keyRoutes({ keys }: { keys: KeyOperations }): Route[] {
-  return [...readRoutes(keys), ...changeRoutes(keys)];
+export function keyRoutes(deps: KeyRouteDeps): Route[] {
+  return [...readRoutes(deps.keys), addRoute(deps), ...changeRoutes(deps.keys)];
 }
 
 function readRoutes(keys: KeyOperations): Route[] {
@@ -52,17 +60,35 @@ function readRoutes(keys: KeyOperations): Route[] {
   ];
 }
 
+function addRoute({ keys, idempotency }: KeyRouteDeps): Route {
+  return jsonRoute({
+    method: 'post',
+    path: '/api/v1/byok/keys/add',
+    ...CHANGE,
+    body: AddKey,
+    response: KeyAdded,
+    status: ({ key_id }) => (key_id === undefined ? 201 : 200),
+    async handle({ principal, body, requestId }, request, response) {
+      const ifMatch = request.get('if-match');
+      const added =
+        body.key_id === undefined
+          ? await idempotency.createOnce(
+              { principal, request, response, input: body },
+              {
+                createId: randomId,
+                create: (id) => keys.add(principal, body, requestId, { ifMatch, id }),
+                result: KeyAdded,
+              },
+            )
+          : await keys.add(principal, body, requestId, { ifMatch });
+      setETag(response, added.key.version);
+      return added;
+    },
+  });
+}
+
 function changeRoutes(keys: KeyOperations): Route[] {
   return [
-    jsonRoute({
-      method: 'post',
-      path: '/api/v1/byok/keys/add',
-      ...CHANGE,
-      body: AddKey,
-      response: KeyAdded,
-      status: ({ key_id }) => (key_id === undefined ? 201 : 200),
-      handle: ({ principal, body, requestId }) => keys.add(principal, body, requestId),
-    }),
     jsonRoute({
       method: 'patch',
       path: '/api/v1/byok/keys/:provider/:key_id',
@@ -70,8 +96,13 @@ function changeRoutes(keys: KeyOperations): Route[] {
       params: KeyParams,
       body: UpdateKey,
       response: KeyView,
-      handle: ({ principal, params, body, requestId }) =>
-        keys.update(principal, { provider: params.provider, keyId: params.key_id }, body, requestId),
+      async handle({ principal, params, body, requestId }, request, response) {
+        const ifMatch = request.get('if-match');
+        const target = { provider: params.provider, keyId: params.key_id, ifMatch };
+        const key = await keys.update(principal, target, body, requestId);
+        setETag(response, key.version);
+        return key;
+      },
     }),
     jsonRoute({
       method: 'post',
@@ -90,8 +121,8 @@ function changeRoutes(keys: KeyOperations): Route[] {
       params: ProviderParams,
       query: KeyQuery,
       response: KeysDeleted,
-      handle: ({ principal, params, query, requestId }) =>
-        keys.remove(principal, params.provider, query.key_id, requestId),
+      handle: ({ principal, params, query, requestId }, request) =>
+        keys.remove(principal, params.provider, query.key_id, requestId, request.get('if-match')),
     }),
   ];
 }

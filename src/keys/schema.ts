@@ -54,6 +54,8 @@ export const KeyView = z.object({
   last_tested: dateTime.nullable(),
   test_status: z.enum(KEY_TEST_STATUSES),
   test_message: z.string().nullable(),
+  /** Of the stored value. In quotes, it is the key's `ETag`. */
+  version: z.string(),
 });
 export type KeyView = z.output<typeof KeyView>;
 

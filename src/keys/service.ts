@@ -7,7 +7,7 @@ import type { LoopGuard } from '../lib/net/loop-guard.ts';
 import type { Owner } from '../lib/owner.ts';
 import type { Database } from '../lib/postgres/database.ts';
 import type { NotificationListener } from '../lib/postgres/notification-listener.ts';
-import { addKey } from './add-key.ts';
+import { addKey, type AddRequest } from './add-key.ts';
 import { assertCanary } from './admin/canary.ts';
 import { createOwnerRemoval, type OwnerRemoval } from './admin/remove-owner.ts';
 import { createCallProvider, createKeyTestLimit } from './call-provider.ts';
@@ -86,13 +86,23 @@ export function createKeyOperations(options: KeyOperationsDeps) {
     listProviders: (caller: Caller) => listProviders(deps, caller),
     listKeys: (caller: Caller) => listKeys(deps, caller),
     stats: (caller: Caller) => countKeyStatuses(deps, caller),
-    add: (principal: Principal, body: AddKey, requestId: string) => addKey(deps, principal, body, requestId),
+    add: (
+      principal: Principal,
+      body: AddKey,
+      requestId: string,
+      options: Omit<AddRequest, 'requestId'> = {},
+    ) => addKey(deps, principal, body, { requestId, ...options }),
     update: (principal: Principal, target: KeyTarget, update: UpdateKey, requestId: string) =>
       updateKey(deps, principal, target, update, requestId),
     test: (principal: Principal, provider: string, keyId: string | undefined, requestId: string) =>
       testKeys(deps, principal, provider, keyId, requestId),
-    remove: (principal: Principal, provider: string, keyId: string | undefined, requestId: string) =>
-      removeKey(deps, principal, provider, keyId, requestId),
+    remove: (
+      principal: Principal,
+      provider: string,
+      keyId: string | undefined,
+      requestId: string,
+      ifMatch?: string,
+    ) => removeKey(deps, principal, provider, { keyId, ifMatch }, requestId),
     readKeysByProvider: (owner: Owner) => readKeysByProvider(deps, owner),
     isStored: (owner: Owner, key: Pick<ProviderKey, 'provider' | 'id' | 'token'>) =>
       isKeyStored(deps, owner, key),

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import { AppError } from '../lib/errors.ts';
 import { findFernetTime } from '../lib/crypto/fernet.ts';
@@ -117,6 +118,11 @@ function parseValue(value: string): StoredKey | undefined {
     updatedAt: findFernetTime(token)?.toISOString() ?? created_at,
     value,
   };
+}
+
+/** The version of a key: 16 hexadecimal digits of the SHA-256 of its stored value. Uses and tests do not change it. */
+export function toKeyVersion({ value }: Pick<StoredKey, 'value'>): string {
+  return createHash('sha256').update(value).digest('hex').slice(0, 16);
 }
 
 /** What may be shown of a key: the provider's public prefix and the last four characters. */

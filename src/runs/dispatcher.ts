@@ -1,8 +1,6 @@
 import { drainingError } from '../http/draining-error.ts';
 import type { Principal } from '../http/principal.ts';
 import { rateLimited } from '../lib/errors.ts';
-import { randomId } from '../lib/ids.ts';
-import { userOwner } from '../lib/owner.ts';
 import { listServerVersions } from '../runners/runner.ts';
 import type { OpenServer, ServerOpener } from '../servers/service.ts';
 import type { EventBuffer } from './event-buffer.ts';
@@ -36,7 +34,13 @@ export interface Dispatcher {
    * @throws AppError `rate_limited` (429) when the user has too many queued runs; `draining`, `database_unavailable`
    *   (503).
    */
-  accept(principal: Principal, server: OpenServer, request: StartRun, requestId: string): Promise<RunRef>;
+  accept(
+    ref: RunRef,
+    principal: Principal,
+    server: OpenServer,
+    request: StartRun,
+    requestId: string,
+  ): Promise<RunRef>;
   find(run: RunRef): HeldRun | undefined;
   /** Stops a run if this process holds it. */
   cancel(runId: string): void;
@@ -167,9 +171,8 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
   }
 
   return {
-    async accept(principal, server, request, requestId) {
+    async accept(ref, principal, server, request, requestId) {
       if (isReleasing) throw drainingError();
-      const ref: RunRef = { id: `run_${randomId(20)}`, owner: userOwner(principal.user.id) };
       const newRun = toNewRun(ref, server, request, deps.encryption.encryptRun(ref, request, principal));
       const run = createActiveRun(ref, principal, runDeps);
       runs.set(run.id, run);

@@ -6,8 +6,10 @@ import { endWithCountedJson } from '../http/json-body.ts';
 import type { Principal } from '../http/principal.ts';
 import { jsonRoute, parsedRoute, type Route, type RouteCall } from '../http/route.ts';
 import { onResponseClosed } from '../http/on-response-closed.ts';
+import type { Idempotency } from '../idempotency/service.ts';
 import type { ActiveWork } from '../identity/service.ts';
 import { AppError } from '../lib/errors.ts';
+import { userOwner } from '../lib/owner.ts';
 import { BYOK_TIER } from '../config/tiers.ts';
 import {
   EventsQuery,
@@ -20,12 +22,13 @@ import {
   RunResult,
 } from './schema.ts';
 import type { RunRef } from './run-encryption.ts';
-import type { RunService } from './service.ts';
+import { createRunId, type RunService } from './service.ts';
 import { streamEvents, collectResult } from './viewer.ts';
 
 export interface RunRouteDeps {
   runs: RunService;
   activeWork: ActiveWork;
+  idempotency: Idempotency;
 }
 
 const RUN = { scope: 'run' } as const;
@@ -93,7 +96,7 @@ export function runRoutes(deps: RunRouteDeps): Route[] {
 type ResumeCall = RouteCall<z.output<typeof RunParams>, z.output<typeof EventsQuery>, undefined>;
 
 /** The responses that last as long as a run. */
-function createEventHandlers({ runs, activeWork }: RunRouteDeps) {
+function createEventHandlers({ runs, activeWork, idempotency }: RunRouteDeps) {
   async function start(
     call: RouteCall<object, object, StartRun>,
     ref: string,
@@ -101,7 +104,17 @@ function createEventHandlers({ runs, activeWork }: RunRouteDeps) {
     response: Response,
   ): Promise<void> {
     const { principal, body, requestId, log, bodyReservation } = call;
-    const run = await runs.submit(principal, ref, body, requestId);
+    const { id } = await idempotency.createOnce(
+      { principal, request, response, input: [ref, body] },
+      {
+        createId: createRunId,
+        create: (newId) => runs.submit(principal, ref, body, requestId, newId),
+        result: z.object({ id: z.string() }),
+      },
+    );
+    const run = { id, owner: userOwner(principal.user.id) };
+    // A repeat may read the run only while the server's owner lets this credential see it.
+    if (response.hasHeader('idempotent-replayed')) await runs.getProgress(principal, id);
     response.setHeader('location', `/api/v1/runs/${run.id}`);
     if (prefersAsync(request)) {
       response.setHeader('preference-applied', 'respond-async');

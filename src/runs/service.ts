@@ -42,10 +42,17 @@ export interface RunService extends UserRuns {
    * Starts a run, or queues it. The run ends when its program exits, when it is cancelled, or when the sign-in that
    * started it ends.
    * @param ref the server's id, or `default`.
+   * @param id of the run, see {@link createRunId}.
    * @throws AppError as {@link ServerOpener.openForRun}; `scope_required` (403) for a token, where the server's owner has
    *   not allowed runs by tokens; `rate_limited` (429).
    */
-  submit(principal: Principal, ref: string, request: StartRun, requestId: string): Promise<RunRef>;
+  submit(
+    principal: Principal,
+    ref: string,
+    request: StartRun,
+    requestId: string,
+    id?: string,
+  ): Promise<RunRef>;
   /** Whether this process holds the run. */
   isActive(run: RunRef): boolean;
   /** A run's events after a number, up to its exit or until `signal` aborts. */
@@ -69,6 +76,10 @@ const LEASE_MS = 20_000;
 const HEARTBEATS_PER_LEASE = 4;
 const PRUNE_INTERVAL_MS = 10 * 60_000;
 const SETTLE_TIMEOUT_MS = 5_000;
+
+export function createRunId(): string {
+  return `run_${randomId(20)}`;
+}
 
 /** Sends no query before `start` or a request. */
 export function createRunService(deps: RunServiceDeps): RunService {
@@ -112,11 +123,17 @@ export function createRunService(deps: RunServiceDeps): RunService {
   ];
 
   return {
-    async submit(principal, ref, request, requestId) {
+    async submit(principal, ref, request, requestId, id = createRunId()) {
       await startLimit.consume(principal.user.id);
       const server = await servers.openForRun(principal.user.id, ref, toLimits(request));
       assertMayRun(principal, server);
-      return dispatcher.accept(principal, server, request, requestId);
+      return dispatcher.accept(
+        { id, owner: userOwner(principal.user.id) },
+        principal,
+        server,
+        request,
+        requestId,
+      );
     },
     ...createUserRuns({ database, store, encryption, dispatcher, servers }),
     isActive: (run) => dispatcher.find(run) !== undefined,

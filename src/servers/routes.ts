@@ -1,7 +1,10 @@
+import { randomUUID } from 'node:crypto';
 import type { Response } from 'express';
 import { z } from 'zod';
 import { jsonRoute, type Route } from '../http/route.ts';
+import type { Idempotency } from '../idempotency/service.ts';
 import { onResponseClosed } from '../http/on-response-closed.ts';
+import { setETag } from '../http/versions.ts';
 import { generateSshKeyPair } from '../lib/ssh/private-key.ts';
 import { BYOK_TIER } from '../config/tiers.ts';
 import {
@@ -21,9 +24,15 @@ const BASE = '/api/v1/execution-servers';
 /** Access to the routes that add, change and test servers. */
 const CHANGE_ACCESS = { access: 'session', tier: BYOK_TIER } as const;
 
+export interface ServerRouteDeps {
+  servers: ServerService;
+  idempotency: Idempotency;
+}
+
 /** The signed-in user's own servers. Reading and deleting are open to every tier. Tokens are not accepted. */
-export function serverRoutes({ servers }: { servers: ServerService }): Route[] {
-  return [...readRoutes(servers), ...changeRoutes(servers), ...testRoutes(servers)];
+export function serverRoutes(deps: ServerRouteDeps): Route[] {
+  const { servers } = deps;
+  return [...readRoutes(servers), createRoute(deps), ...changeRoutes(servers), ...testRoutes(servers)];
 }
 
 function readRoutes(servers: ServerService): Route[] {
@@ -56,21 +65,32 @@ function readRoutes(servers: ServerService): Route[] {
   ];
 }
 
+function createRoute({ servers, idempotency }: ServerRouteDeps): Route {
+  return jsonRoute({
+    method: 'post',
+    path: BASE,
+    ...CHANGE_ACCESS,
+    body: CreateServer,
+    response: ServerView,
+    status: 201,
+    async handle({ principal, body, requestId }, request, response) {
+      const author = { userId: principal.user.id, requestId };
+      const server = await idempotency.createOnce(
+        { principal, request, response, input: body },
+        {
+          createId: randomUUID,
+          create: (id) => servers.create(author, body, id),
+          result: ServerView,
+        },
+      );
+      response.setHeader('location', `${BASE}/${server.id}`);
+      return withETag(response, server);
+    },
+  });
+}
+
 function changeRoutes(servers: ServerService): Route[] {
   return [
-    jsonRoute({
-      method: 'post',
-      path: BASE,
-      ...CHANGE_ACCESS,
-      body: CreateServer,
-      response: ServerView,
-      status: 201,
-      async handle({ principal, body, requestId }, _request, response) {
-        const server = await servers.create({ userId: principal.user.id, requestId }, body);
-        response.setHeader('location', `${BASE}/${server.id}`);
-        return withETag(response, server);
-      },
-    }),
     jsonRoute({
       method: 'put',
       path: `${BASE}/:id`,
@@ -142,7 +162,7 @@ function testRoutes(servers: ServerService): Route[] {
 }
 
 function withETag(response: Response, server: ServerView): ServerView {
-  response.setHeader('etag', `"${server.version}"`);
+  setETag(response, server.version);
   return server;
 }
 

@@ -1,4 +1,4 @@
-import { randomUUID } from 'node:crypto';
+import { assertVersionMatches } from '../http/versions.ts';
 import { AppError } from '../lib/errors.ts';
 import type { Keyring } from '../lib/crypto/keyring.ts';
 import { userOwner } from '../lib/owner.ts';
@@ -28,7 +28,7 @@ export interface ServerChanges {
    * @throws AppError `validation_failed` (400), `scope_required` (403) when the user may not use this server type;
    *   `server_limit` (409); `keycloak_unavailable`, `database_unavailable` (503).
    */
-  create(author: ServerChangeAuthor, input: CreateServer): Promise<ServerView>;
+  create(author: ServerChangeAuthor, input: CreateServer, id: string): Promise<ServerView>;
   /**
    * Merges a change. If the address changes, the secrets must be sent again and the host key confirmed again.
    * @param ifMatch the `If-Match` header.
@@ -63,11 +63,10 @@ export function createServerChanges(deps: ServerChangesDeps): ServerChanges {
   const listJumpServerIds = createListJumpServerIds(deps.runners);
 
   return {
-    async create(author, input) {
+    async create(author, input, id) {
       const runner = await runnerAccess.getAllowedRunner(author.userId, input.server_type);
       assertNoMasks(input.connection_config);
       const parsed = await getValidConfig(runner, input.connection_config);
-      const id = randomUUID();
       const binding = { owner: userOwner(author.userId), serverId: id, hostKey: null };
       return writer.write(author, async (transaction) => {
         const { sql, servers } = transaction;
@@ -96,7 +95,7 @@ export function createServerChanges(deps: ServerChangesDeps): ServerChanges {
       const runner = await runnerAccess.getAllowedRunner(author.userId, type);
       return writer.write(author, async (transaction) => {
         const server = getServer(transaction.servers, id);
-        assertVersionMatches(server, ifMatch);
+        assertVersionMatches('server', server.version, ifMatch);
         assertSameType(server, change);
         const { sql, servers } = transaction;
         const context = { keyring, runner, owner: userOwner(author.userId) };
@@ -111,7 +110,7 @@ export function createServerChanges(deps: ServerChangesDeps): ServerChanges {
     remove: (author, id, ifMatch) =>
       writer.write(author, async ({ sql, servers, recordChange }) => {
         const server = getServer(servers, id);
-        assertVersionMatches(server, ifMatch);
+        assertVersionMatches('server', server.version, ifMatch);
         await recordChange('server.deleted', id);
         await deleteServer(sql, id);
         const dependents = listDependents(servers, id, listJumpServerIds).map(({ name }) => name);
@@ -139,21 +138,6 @@ function deletionMessage(
     );
   }
   return sentences.join(' ');
-}
-
-/** `If-Match`: RFC 9110, 13.1.1, with strong comparison: a weak tag never matches. */
-function assertVersionMatches({ version }: StoredServer, ifMatch: string | undefined): void {
-  if (ifMatch === undefined) return;
-  const tags = ifMatch.split(',').map((tag) => tag.trim());
-  if (tags.includes('*') || tags.includes(`"${version}"`)) return;
-  throw new AppError(
-    'version_mismatch',
-    `The server was changed in the meantime and has version ${version} now. Read it again before you change it.`,
-    {
-      extra: { version },
-      headers: { etag: `"${version}"` },
-    },
-  );
 }
 
 function assertSameType(server: StoredServer, { server_type: type }: UpdateServer): void {

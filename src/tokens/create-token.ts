@@ -1,6 +1,5 @@
 import { writeAuditEvent } from '../audit/service.ts';
 import { AppError } from '../lib/errors.ts';
-import { randomId } from '../lib/ids.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { Database } from '../lib/postgres/database.ts';
 import type { CreateToken, TokenCreated } from './schema.ts';
@@ -19,11 +18,12 @@ const MAX_EXPIRED_TOKENS = 50;
 export async function createToken(
   database: Database,
   userId: string,
+  id: string,
   body: CreateToken,
   requestId: string,
 ): Promise<TokenCreated> {
   const owner = userOwner(userId);
-  const [id, token] = [randomId(), createTokenText()];
+  const token = createTokenText();
   const view = await database.withOwner(owner, async (sql) => {
     await lockTokens(sql, owner);
     if ((await countUnexpiredTokens(sql)) >= MAX_TOKENS) throw tooManyTokens();

@@ -1,5 +1,7 @@
 import { z } from 'zod';
 import { jsonRoute, type Route } from '../http/route.ts';
+import type { Idempotency } from '../idempotency/service.ts';
+import { randomId } from '../lib/ids.ts';
 import { CreateToken, TokenCreated, TokenParams, TokenRevoked, TokenView } from './schema.ts';
 import type { TokenService } from './service.ts';
 
@@ -7,8 +9,13 @@ export { refuseTokenInUrl } from './refuse-token-in-url.ts';
 
 const BASE = '/api/v1/tokens';
 
+export interface TokenRouteDeps {
+  tokens: TokenService;
+  idempotency: Idempotency;
+}
+
 /** The signed-in user's personal tokens, of any tier. By session only: a token creates no other token. */
-export function tokenRoutes({ tokens }: { tokens: TokenService }): Route[] {
+export function tokenRoutes({ tokens, idempotency }: TokenRouteDeps): Route[] {
   return [
     jsonRoute({
       method: 'post',
@@ -17,7 +24,11 @@ export function tokenRoutes({ tokens }: { tokens: TokenService }): Route[] {
       body: CreateToken,
       response: TokenCreated,
       status: 201,
-      handle: ({ principal, body, requestId }) => tokens.create(principal.user.id, body, requestId),
+      handle: ({ principal, body, requestId }, request, response) =>
+        idempotency.createOnce(
+          { principal, request, response, input: body },
+          { createId: randomId, create: (id) => tokens.create(principal.user.id, id, body, requestId) },
+        ),
     }),
     jsonRoute({
       method: 'get',

@@ -21,7 +21,7 @@ export interface TokenAuthentication
 /** The personal tokens of users. */
 export interface TokenService extends TokenAuthentication {
   /** See {@link createToken}. */
-  create(userId: string, body: CreateToken, requestId: string): Promise<TokenCreated>;
+  create(userId: string, id: string, body: CreateToken, requestId: string): Promise<TokenCreated>;
   /** In the order of creation, expired ones too. */
   list(userId: string): Promise<TokenView[]>;
   /** See {@link revokeToken}. */
@@ -38,7 +38,7 @@ export function createTokenService(deps: TokenServiceDeps): TokenService {
   return {
     ...reader,
     ...createTokenUseWriter(deps),
-    create: (userId, body, requestId) => createToken(database, userId, body, requestId),
+    create: (userId, id, body, requestId) => createToken(database, userId, id, body, requestId),
     list: (userId) => database.withOwner(userOwner(userId), listTokens),
     async revoke(userId, id, requestId) {
       await revokeToken(database, userId, id, requestId);

@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
-import { createAddEdit } from '../../src/keys/pool-edit.ts';
-import { parsePool } from '../../src/keys/stored-key.ts';
+import { createAddEdit, createUpdateEdit } from '../../src/keys/pool-edit.ts';
+import { parsePool, toKeyVersion } from '../../src/keys/stored-key.ts';
 import { createKeyring } from '../../src/lib/crypto/keyring.ts';
 import { userOwner } from '../../src/lib/owner.ts';
 import { custom } from '../../src/providers/custom.ts';
@@ -67,5 +67,21 @@ describe('an endpoint with the slug of another one', () => {
     const endpoints = ['https://llm.example', 'https://llm.example:8443', 'https://llm.example/a'];
     const values = endpoints.reduce<readonly string[]>((pool, endpoint) => add(pool, endpoint), []);
     expect(values).toHaveLength(3);
+  });
+});
+
+describe('a change with If-Match that is tried again', () => {
+  it('passes where the stored key is what it has written itself, and no other', () => {
+    const pool = parsePool(add([], 'https://llm.example'));
+    const [key] = pool.keys;
+    if (key === undefined) throw new Error('the pool is empty');
+    const ifMatch = `"${toKeyVersion(key)}"`;
+    const target = { owner: userOwner('a'), provider: custom, id: key.id, ifMatch };
+    const written = createUpdateEdit(keyring, target, { label: 'Mine' }, pool);
+    const change = (label: string, stored = written) =>
+      createUpdateEdit(keyring, target, { label }, parsePool(stored.values), written);
+    expect(change('Mine').value).toBe(written.value);
+    const other = createUpdateEdit(keyring, target, { label: 'Theirs' }, pool);
+    expect(() => change('Mine', other)).toThrow(expect.objectContaining({ code: 'version_mismatch' }));
   });
 });

@@ -25,7 +25,7 @@ import type { RaceResult, RaceCommand } from './race-process.ts';
 const RUNS = Number(process.env['RACE_RUNS'] ?? 1);
 const RUN_LIMIT_MS = 120_000;
 
-describe('50 concurrent adds of one user to two processes', () => {
+describe('concurrent changes of one user to two processes', () => {
   let apps: [TestApp, TestApp];
 
   beforeAll(async () => {
@@ -37,7 +37,7 @@ describe('50 concurrent adds of one user to two processes', () => {
   });
 
   it(
-    'store ten keys and are refused with 409 forty times',
+    'store ten of 50 keys and are refused with 409 forty times',
     async () => {
       for (let run = 1; run <= RUNS; run += 1) {
         const user = await createUser({ tier: 'starter' });
@@ -70,6 +70,32 @@ describe('50 concurrent adds of one user to two processes', () => {
     },
     RUNS * RUN_LIMIT_MS,
   );
+
+  it('with the same If-Match make one change of a key', async () => {
+    const user = await createUser({ tier: 'starter' });
+    const sessions: string[] = [];
+    for (const app of apps) sessions.push(await app.signIn(user));
+    const call = (at: number, path: string, init: object) => {
+      const app = at % 2 === 0 ? apps[0] : apps[1];
+      return app.call(path, { ...init, session: sessions[at % 2] ?? '' });
+    };
+    const json = { provider: 'openai', key: openAiKey() };
+    const added = await call(0, '/api/v1/byok/keys/add', { method: 'POST', json });
+    const { key } = (await added.json()) as { key: KeyView };
+    const headers = { 'if-match': `"${key.version}"` };
+    const answers = await Promise.all(
+      Array.from({ length: 10 }, (_, at) =>
+        call(at, `/api/v1/byok/keys/openai/${key.id}`, {
+          ...{ method: 'PATCH', headers },
+          json: { label: `label ${at}` },
+        }),
+      ),
+    );
+    expect(answers.map(({ status }) => status).sort()).toEqual([200, ...Array<number>(9).fill(412)]);
+    const stored = (await (await call(1, '/api/v1/byok/keys', {})).json()) as KeyView[];
+    const changed = (await answers.find(({ status }) => status === 200)?.json()) as KeyView;
+    expect(stored).toEqual([changed]);
+  });
 });
 
 describe('200 concurrent writes by two processes, one of which is killed', () => {

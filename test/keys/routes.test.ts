@@ -25,11 +25,19 @@ afterAll(() => instance.close());
 function appFor(principal: Principal): Express {
   const app = express().set('query parser', 'simple');
   app.use(createRequestContext(createLog('silent'), () => undefined));
-  mountRoutes(app, keyRoutes({ keys: instance.keys }), {
-    authenticate: () => Promise.resolve(principal),
-    refuseCrossSite: () => undefined,
-    auditTierRefusal: () => Promise.resolve(),
-  });
+  mountRoutes(
+    app,
+    keyRoutes({
+      keys: instance.keys,
+      // Without a key of the header, each request creates its object.
+      idempotency: { createOnce: (_request, { createId, create }) => create(createId()) },
+    }),
+    {
+      authenticate: () => Promise.resolve(principal),
+      refuseCrossSite: () => undefined,
+      auditTierRefusal: () => Promise.resolve(),
+    },
+  );
   app.use(createErrorHandler([]));
   return app;
 }
@@ -127,6 +135,64 @@ describe('the key routes', () => {
     ])
       expect((await http.patch(`${BASE}/keys/openai/${id}`).send(wrong)).status).toBe(400);
     expect([added.text, replaced.text, again.text, changed.text].join()).not.toContain(other);
+  });
+
+  it('name a version that each change changes, and obey If-Match', async () => {
+    const http = signedIn();
+    const add = (json: object, tag?: string) =>
+      http
+        .post(`${BASE}/keys/add`)
+        .set(tag === undefined ? {} : { 'if-match': tag })
+        .send({ provider: 'openai', key: randomKey(), ...json });
+    const added = await add({ label: 'Work' });
+    const { key } = added.body as { key: { id: string; version: string } };
+    expect(key.version).toMatch(/^[0-9a-f]{16}$/);
+    expect(added.headers['etag']).toBe(`"${key.version}"`);
+    const path = `${BASE}/keys/openai/${key.id}`;
+    const removal = `${BASE}/keys/openai?key_id=${key.id}`;
+    const refusal = { status: 412, code: 'version_mismatch', version: key.version };
+    for (const tag of ['"0000000000000000"', `W/"${key.version}"`, key.version, '""']) {
+      const refused = [
+        await http.patch(path).set('if-match', tag).send({ label: 'x' }),
+        await add({ key_id: key.id }, tag),
+        await http.delete(removal).set('if-match', tag),
+      ];
+      for (const { body, headers } of refused)
+        expect([body, headers['etag']]).toEqual([expect.objectContaining(refusal), `"${key.version}"`]);
+    }
+    expect((await http.get(`${BASE}/keys`)).body).toEqual([key]);
+
+    const changed = await http.patch(path).set('if-match', `"0", "${key.version}"`).send({ label: 'Home' });
+    const { version: second } = changed.body as { version: string };
+    expect([changed.status, changed.headers['etag']]).toEqual([200, `"${second}"`]);
+    expect(second).not.toBe(key.version);
+    const replaced = await add({ key_id: key.id }, `"${second}"`);
+    const { version: third } = (replaced.body as { key: { version: string } }).key;
+    expect([replaced.status, replaced.headers['etag']]).toEqual([200, `"${third}"`]);
+    expect(third).not.toBe(second);
+    expect((await http.get(`${BASE}/keys`)).body).toMatchObject([{ version: third, label: 'Home' }]);
+    expect((await http.delete(removal).set('if-match', `"${second}"`)).status).toBe(412);
+    expect((await http.delete(removal).set('if-match', `"${third}"`)).status).toBe(200);
+  });
+
+  it('refuse If-Match where no key is named, also *', async () => {
+    const http = signedIn();
+    const input = { provider: 'openai', key: randomKey() };
+    const { key } = (await http.post(`${BASE}/keys/add`).send(input)).body as { key: object };
+    const refused = [
+      await http
+        .post(`${BASE}/keys/add`)
+        .set('if-match', '*')
+        .send({ ...input, key: randomKey() }),
+      await http.delete(`${BASE}/keys/openai`).set('if-match', '*'),
+    ];
+    for (const { body } of refused)
+      expect(body).toMatchObject({
+        status: 400,
+        code: 'validation_failed',
+        detail: expect.stringContaining('key_id'),
+      });
+    expect((await http.get(`${BASE}/keys`)).body).toEqual([key]);
   });
 
   it('test a key, and do not store a key that fails the requested test', async () => {

@@ -128,6 +128,7 @@ describe('adding a key', () => {
       last_tested: null,
       test_status: 'untested',
       test_message: null,
+      version: expect.stringMatching(/^[0-9a-f]{16}$/),
     });
     expect(await instance.keys.listKeys(principal)).toEqual([answer.key]);
   });

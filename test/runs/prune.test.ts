@@ -41,6 +41,7 @@ it('no other function that the role may call deletes rows of a table with owners
     WHERE nspname = 'public' AND prosecdef AND prosrc ~* '\\mDELETE\\M'
       AND has_function_privilege('ops_center_app', pg_proc.oid, 'EXECUTE') ORDER BY 1`);
   expect(rows.map(({ proname }: { proname: string }) => proname)).toEqual([
+    'prune_idempotency_keys',
     'prune_runs',
     'prune_stored_responses',
     'prune_usage',

@@ -258,6 +258,50 @@ describeOn('ssh', 'runs over HTTP', () => {
     expect(after).toEqual(before);
   });
 
+  it.each([
+    'status=done',
+    'language=perl',
+    'cause=x',
+    'server_id=',
+    'server_id=a%00b',
+    'cursor=x',
+    'user_id=x',
+  ])('are not listed for %s', async (query) => {
+    const refused = await problemOf(await runs(`?${query}`));
+    const [path] = query.split('=');
+    expect(refused).toMatchObject({ status: 400, code: 'validation_failed' });
+    expect(JSON.stringify(refused)).toContain(path === 'user_id' ? 'user_id' : `"path":"${path}"`);
+  });
+
+  it('start once for all requests with the same Idempotency-Key', async () => {
+    const headers = { prefer: 'respond-async', 'idempotency-key': 'one-run' };
+    const json = { command: 'echo once' };
+    const [first, again] = [await run(json, { headers }), await run(json, { headers })];
+    expect([first.status, again.status]).toEqual([202, 202]);
+    expect([first, again].map((answer) => answer.headers.get('idempotent-replayed'))).toEqual([null, 'true']);
+    const { run_id: id } = (await first.json()) as { run_id: string };
+    expect([again.headers.get('location'), await again.json()]).toEqual([
+      `/api/v1/runs/${id}`,
+      { run_id: id },
+    ]);
+    const result = await run(json, { headers: { ...headers, prefer: '', accept: 'application/json' } });
+    expect(await result.json()).toMatchObject({ run_id: id, stdout: 'once\n', exit: { code: 0 } });
+    const refused = await run({ command: 'echo twice' }, { headers });
+    expect(await problemOf(refused)).toMatchObject({ status: 422, code: 'idempotency_key_reused' });
+    const { data } = (await (await runs('?limit=2')).json()) as RunPage;
+    expect(data.map((each) => each.id).indexOf(id)).toBe(0);
+  });
+
+  it('are listed by what they ran', async () => {
+    const id = await startAsync({ command: 'sleep 600' });
+    const list = async (query: string) =>
+      ((await (await runs(`?${query}`)).json()) as RunPage).data.map((each) => each.id);
+    const { server_id: server } = (await details(id)) as { server_id: string };
+    expect(await list(`server_id=${server}&language=command&status=running`)).toContain(id);
+    expect(await list('status=finished&limit=200')).not.toContain(id);
+    await runs(`/${id}`, { method: 'DELETE' });
+  });
+
   it('cannot be read or cancelled by other users', async () => {
     const eve = await createServerClient(one);
     const id = await startAsync({ command: 'sleep 600' });

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals';
 import { request, type Dispatcher } from 'undici';
 import { SCOPES } from '../../src/http/principal.ts';
+import { randomId } from '../../src/lib/ids.ts';
 import { createTokenText } from '../../src/tokens/token-format.ts';
 import { createTokenReader } from '../../src/tokens/token-reader.ts';
 import { createBrowser, signIn } from '../support/browser.ts';
@@ -31,7 +32,7 @@ afterAll(async () => {
 
 async function createToken(userId = user.id, expiresAt?: string) {
   const body = { name: 'A test', scopes: [...SCOPES], expires_at: expiresAt ?? null };
-  const created = await one.tokens.create(userId, body, 'request');
+  const created = await one.tokens.create(userId, randomId(), body, 'request');
   evidence.registerSecret('credential of a request', created.token);
   return created;
 }

@@ -190,6 +190,24 @@ describe('purging the vault', () => {
     for (const owner of others) expect(await count(owner)).toBe(1);
   });
 
+  it('finds and deletes the idempotency keys of deleted users, even without keys', async () => {
+    const { deleted, others } = await deleteOneOfThree();
+    const withRequestOnly = randomOwner();
+    for (const owner of [deleted, withRequestOnly, ...others])
+      await context.database.withOwner(owner, (sql) =>
+        sql.run(
+          `INSERT INTO idempotency_keys (owner, route, key_mac, input_mac, object_id, lease_until)
+           VALUES ($1, 'r', 'k', 'i', 'o', now())`,
+          [owner],
+        ),
+      );
+    const count = (owner: Owner) =>
+      context.database.withOwner(owner, (sql) => sql.run('SELECT FROM idempotency_keys'));
+    expect(await purge({ yes: true })).toMatchObject({ removed: [deleted, withRequestOnly], failed: [] });
+    for (const owner of [deleted, withRequestOnly]) expect(await count(owner)).toBe(0);
+    for (const owner of others) expect(await count(owner)).toBe(1);
+  });
+
   it('finds and deletes the ledger of deleted users, also where nothing else is left of them', async () => {
     const { deleted, others } = await deleteOneOfThree();
     const keyless = randomOwner();
