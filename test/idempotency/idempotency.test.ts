@@ -212,6 +212,24 @@ describe('after a process was killed', () => {
     expect(await ada.list(list)).toEqual([]);
   });
 
+  it('a run is marked in the transaction that stores it, and for its owner only', async () => {
+    const [ada, eve] = [await createTestUser(), await createTestUser()];
+    for (const { user } of [ada, eve])
+      await owner.query(
+        `INSERT INTO idempotency_keys (owner, route, key_mac, input_mac, object_id, lease_until)
+         VALUES ($1, 'r', 'k', 'i', 'run_marked', now())`,
+        [`user:${user.id}`],
+      );
+    await owner.query(
+      `INSERT INTO runs (id, owner, server_id, server_name, server_type, server_versions, sealed, status, holder,
+                         lease_until, finished_at, code_sha256, cause, cleanup)
+       VALUES ('run_marked', $1, 's', 's', 'ssh', '[]', 'x', 'finished', 'i', now(), now(), repeat('0', 64), 'exited',
+               'verified')`,
+      [`user:${ada.user.id}`],
+    );
+    expect([await ada.rows(), await eve.rows()]).toMatchObject([[{ created: true }], [{ created: false }]]);
+  });
+
   it('between the write of a key and its end, a repeat adds no second key', async () => {
     const ada = await createTestUser();
     const json = createKey();
