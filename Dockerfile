@@ -26,6 +26,9 @@ COPY --from=build /app/node_modules node_modules
 COPY --from=build /app/dist dist
 COPY --from=build /app/migrations migrations
 COPY --from=build /app/keycloak keycloak
+# Docker gives an empty volume the owner of the image's folder at its path. `compose-secrets` writes into these.
+RUN install -d -o node -g node -m 0700 /secrets/own \
+  && install -d -o node -g node /secrets/postgres /secrets/database /secrets/keycloak /secrets/app
 # This user cannot change any file of the image, and the app writes no files, so the root can be read-only.
 USER node
 EXPOSE 3000

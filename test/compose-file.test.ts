@@ -1,8 +1,19 @@
-import { describe, expect, it } from '@jest/globals';
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { loadYaml } from '@kubernetes/client-node';
-import { readFileSync } from 'node:fs';
-import { parseEnv } from 'node:util';
-import { createComposeEnv } from '../src/cli/compose.ts';
+import { spawnSync } from 'node:child_process';
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { COMPOSE_SECRETS, writeComposeSecrets } from '../src/cli/compose-secrets.ts';
 import { readArchivePin } from '../src/dev/quickstart/keycloak/archive.ts';
 import { listPlaceholders } from '../src/dev/quickstart/keycloak/keycloak.ts';
 import { readConfig, type Environment } from '../src/config/config.ts';
@@ -10,6 +21,8 @@ import { readConfig, type Environment } from '../src/config/config.ts';
 interface Service {
   '<<'?: Service | Service[];
   image?: string;
+  command?: string | string[];
+  entrypoint?: string[];
   build?: { context: string; args: string[] };
   user?: string;
   environment?: Environment;
@@ -36,22 +49,39 @@ const compose = loadYaml<ComposeFile>(TEXT);
 const services = Object.fromEntries(
   Object.entries(compose.services).map(([name, one]) => [name, merged(one)]),
 );
-const secrets = parseEnv(createComposeEnv());
+/** Stands for the volumes of the secrets, with one folder for each. */
+let root: string;
+beforeAll(() => {
+  root = mkdtempSync(path.join(tmpdir(), 'compose-secrets-'));
+  writeComposeSecrets({}, root, () => undefined);
+});
+afterAll(() => {
+  rmSync(root, { recursive: true });
+});
+
+/** Reads a file of `/run/secrets` as the service sees it, through the volume that it mounts there. */
+function createSecretReader(service: Service): (file: string) => string {
+  const volume = service.volumes?.find((one) => one.endsWith(':/run/secrets:ro'));
+  return (file) => {
+    expect([volume, path.dirname(file)]).toEqual([expect.stringMatching(/^secrets-/), '/run/secrets']);
+    return readFileSync(
+      path.join(root, volume?.split(':')[0]?.slice('secrets-'.length) ?? '', path.basename(file)),
+      'utf8',
+    );
+  };
+}
 
 /** Applies the merge key like Compose does; YAML 1.2 no longer has it. */
 function merged({ '<<': bases = [], ...service }: Service): Service {
   return Object.assign({}, ...[bases].flat(), service) as Service;
 }
 
-/** Replaces `${NAME}`, `${NAME:-default}` and `${NAME:?message}` like Compose does. */
+/** Replaces `${NAME:-default}` like Compose does without `.env`. */
 function filledIn(environment: Environment = {}): Environment {
   return Object.fromEntries(
     Object.entries(environment).map(([name, value = '']) => [
       name,
-      value.replace(
-        /\$\{(\w+)(?::-([^}]*)|:\?[^}]*)?\}/g,
-        (_all, key: string, fallback?: string) => secrets[key] ?? fallback ?? '',
-      ),
+      value.replace(/\$\{\w+:-([^}]*)\}/g, (_all, fallback: string) => fallback),
     ]),
   );
 }
@@ -62,10 +92,6 @@ function readBuildArguments(file: string): Record<string, string> {
   return Object.fromEntries([...lines].map(([, name = '', value = '']) => [name, value]));
 }
 
-const noFiles = () => {
-  throw new Error('no setting is read from a file');
-};
-
 describe('docker-compose.yml', () => {
   it.each(Object.entries(services))('gives %s no unnecessary privileges', (_name, service) => {
     expect(service.read_only).toBe(true);
@@ -74,20 +100,44 @@ describe('docker-compose.yml', () => {
     expect(Object.keys(service)).not.toEqual(
       expect.arrayContaining([expect.stringMatching(/^(privileged|cap_add|devices|pid|ipc|userns_mode)$/)]),
     );
-    expect(service.network_mode ?? 'service:app').toBe('service:app');
+    expect(['none', 'service:app']).toContain(service.network_mode ?? 'none');
     // Named volumes only: no files of the machine.
-    for (const volume of service.volumes ?? []) expect(volume).toMatch(/^[a-z]+:\//);
+    for (const volume of service.volumes ?? []) expect(volume).toMatch(/^[a-z-]+:\//);
   });
 
   it.each(Object.entries(services))('limits the memory of %s', (_name, service) => {
     expect(service.mem_limit).toMatch(/^\d+[mg]$/);
   });
 
-  it('gives the password of the schema owner only to the services that prepare the database', () => {
-    const names = Object.entries(services)
-      .filter(([, { environment }]) => JSON.stringify(environment ?? {}).includes('POSTGRES_OWNER_PASSWORD'))
-      .map(([name]) => name);
-    expect(names).toEqual(['prepare-database', 'migrate']);
+  it('gives each service the secrets that it needs and no others', () => {
+    const files = Object.entries(services).flatMap(([name, { volumes = [] }]) =>
+      volumes
+        .filter((volume) => volume.endsWith(':/run/secrets:ro'))
+        .map((volume) => [name, readdirSync(path.join(root, volume.split(':')[0]?.slice(8) ?? '')).sort()]),
+    );
+    const clients = [
+      'KEYCLOAK_SERVICE_CLIENT_SECRET',
+      'KEYCLOAK_VAULT_CLIENT_SECRET',
+      'KEYCLOAK_WEB_CLIENT_SECRET',
+    ];
+    const database = ['DATABASE_URL', 'MIGRATION_DATABASE_URL', 'SUPERUSER_DATABASE_URL'];
+    const keycloak = ['KC_BOOTSTRAP_ADMIN_PASSWORD', ...clients];
+    expect(Object.fromEntries(files)).toEqual({
+      postgres: ['POSTGRES_PASSWORD'],
+      keycloak,
+      'prepare-database': database,
+      migrate: database,
+      'demo-users': keycloak,
+      app: ['DATABASE_URL', 'DEFAULT_LLM_API_KEY', 'ENCRYPTION_KEY', ...clients, 'SESSION_SECRET'],
+    });
+  });
+
+  it('reads in each service only files that the service has', () => {
+    for (const service of Object.values(services)) {
+      const read = createSecretReader(service);
+      for (const [name, file = ''] of Object.entries(service.environment ?? {}))
+        if (name.endsWith('_FILE')) expect(read(file)).not.toBe('');
+    }
   });
 
   it('runs an init process in the app container, which reaps orphans', () => {
@@ -121,8 +171,9 @@ describe('docker-compose.yml', () => {
       ]),
     );
     expect(order).toEqual({
-      postgres: [],
-      keycloak: [],
+      secrets: [],
+      postgres: ['secrets service_completed_successfully'],
+      keycloak: ['secrets service_completed_successfully'],
       'prepare-database': ['postgres service_healthy'],
       migrate: ['prepare-database service_completed_successfully'],
       'demo-users': ['keycloak service_healthy', 'prepare-database service_completed_successfully'],
@@ -138,18 +189,40 @@ describe('docker-compose.yml', () => {
       expect(services[name]?.healthcheck?.test?.length).toBeGreaterThan(1);
   });
 
-  it('reads every secret from .env, as written by the command env', () => {
-    const required = [...TEXT.matchAll(/\$\{(\w+):\?/g)].map(([, name]) => name);
-    const plain = [...TEXT.matchAll(/\$\{(\w+)\}/g)].map(([, name]) => name);
-    expect(new Set([...required, ...plain])).toEqual(new Set(Object.keys(secrets)));
-    // Every used variable is also required somewhere, so a missing .env is an error and not an empty value.
-    expect(plain.filter((name) => !required.includes(name))).toEqual([]);
+  it('passes every secret of .env to the service that writes them, and to no other', () => {
+    expect(services['secrets']?.environment).toEqual(
+      Object.fromEntries(Object.keys(COMPOSE_SECRETS).map((name) => [name, `\${${name}:-}`])),
+    );
+    expect(services['secrets']?.network_mode).toBe('none');
+    for (const name of Object.keys(COMPOSE_SECRETS)) expect(TEXT.split(`\${${name}`)).toHaveLength(2);
+    expect(TEXT).not.toContain(':?');
+  });
+
+  it('starts Keycloak with its secrets in the environment', () => {
+    const [, , script = ''] = services['keycloak']?.entrypoint ?? [];
+    const folder = path.join(root, 'keycloak');
+    // What Compose replaces, and the paths of the container.
+    const local = script
+      .replaceAll('$$', '$')
+      .replace('/run/secrets', folder)
+      .replace('/opt/keycloak/bin/kc.sh', 'printenv -0 ; echo');
+    const { stdout } = spawnSync('bash', ['-c', local.replace('exec ', '')], {
+      encoding: 'utf8',
+      env: { PATH: process.env['PATH'] },
+    });
+    const seen = new Set(stdout.split('\0'));
+    for (const name of readdirSync(folder))
+      expect(seen).toContain(`${name}=${readFileSync(path.join(folder, name), 'utf8')}`);
+    expect(stdout).toContain('start --optimized --import-realm');
   });
 
   it('gives Keycloak all variables of the realm files', () => {
     for (const file of ['ops-center-realm.json', 'ops-center-vault-realm.json'])
       for (const name of listPlaceholders(readFileSync(`keycloak/${file}`, 'utf8')))
-        expect(filledIn(services['keycloak']?.environment)[name]).toBeTruthy();
+        expect([
+          ...Object.keys(services['keycloak']?.environment ?? {}),
+          ...readdirSync(path.join(root, 'keycloak')),
+        ]).toContain(name);
   });
 
   it('builds the same version of Keycloak as the quick start', () => {
@@ -185,10 +258,60 @@ describe('docker-compose.yml', () => {
 
   it('has a valid configuration of the app in local mode', () => {
     const environment = { HOST: '0.0.0.0', ...filledIn(services['app']?.environment) };
-    const config = readConfig(environment, noFiles, { isListening: true });
+    const config = readConfig(environment, createSecretReader(services['app'] ?? {}), { isListening: true });
     expect(config.mode).toBe('local');
     expect(services['app']?.ports).toEqual([`127.0.0.1:\${PORT:-3000}:${config.port}`]);
     expect(config.keycloak.url).toBe(filledIn(services['keycloak']?.environment)['KC_HOSTNAME']);
+  });
+});
+
+describe('the command compose-secrets', () => {
+  const folders = ['app', 'database', 'keycloak', 'own', 'postgres'];
+  const read = (folder: string, name: string) => readFileSync(path.join(root, folder, name), 'utf8');
+  const readAll = () =>
+    folders.flatMap((folder) =>
+      readdirSync(path.join(root, folder)).map((name) => [folder, name, read(folder, name)]),
+    );
+
+  it('keeps the secrets of an earlier start', () => {
+    const before = readAll();
+    const lines: string[] = [];
+    writeComposeSecrets({}, root, (line) => lines.push(line));
+    expect(readAll()).toEqual(before);
+    expect(lines).toEqual(['The secrets of this installation are in place.']);
+  });
+
+  it('protects its own files, which hold all secrets, and lets the users of the services read theirs', () => {
+    expect(statSync(path.join(root, 'own')).mode & 0o777).toBe(0o700);
+    for (const [folder = '', name = ''] of readAll())
+      expect(statSync(path.join(root, folder, name)).mode & 0o777).toBe(folder === 'own' ? 0o600 : 0o444);
+  });
+
+  it('uses a secret of .env, also in addresses and after it was generated, and keeps it when .env is lost', () => {
+    const given = { POSTGRES_APP_PASSWORD: 'mine/with@signs', SESSION_SECRET: 's'.repeat(43) };
+    writeComposeSecrets(given, root, () => undefined);
+    writeComposeSecrets({ SESSION_SECRET: '' }, root, () => undefined);
+    const address = 'postgres://ops_center:mine%2Fwith%40signs@postgres/ops_center';
+    expect([read('app', 'DATABASE_URL'), read('database', 'DATABASE_URL')]).toEqual([address, address]);
+    expect(read('app', 'SESSION_SECRET')).toBe('s'.repeat(43));
+  });
+
+  it('prints the names of generated secrets, and no value', () => {
+    rmSync(path.join(root, 'own', 'SESSION_SECRET'));
+    const lines: string[] = [];
+    writeComposeSecrets({}, root, (line) => lines.push(line));
+    expect(lines.join()).toContain('Generated SESSION_SECRET.');
+    for (const [, , value = ''] of readAll()) expect(lines.join()).not.toContain(value);
+  });
+
+  it('writes into folders that exist, as volumes do', () => {
+    const volumes = mkdtempSync(path.join(tmpdir(), 'compose-volumes-'));
+    for (const folder of folders) mkdirSync(path.join(volumes, folder));
+    chmodSync(path.join(volumes, 'own'), 0o700);
+    writeFileSync(path.join(volumes, 'app', 'SESSION_SECRET'), 'of an earlier start', { mode: 0o444 });
+    writeComposeSecrets({}, volumes, () => undefined);
+    expect(readFileSync(path.join(volumes, 'app', 'SESSION_SECRET'), 'utf8')).toHaveLength(43);
+    rmSync(volumes, { recursive: true });
   });
 });
 
@@ -200,7 +323,8 @@ describe("the README's override for a deployment", () => {
 
   it('has a valid configuration of the app in deployed mode', () => {
     const environment = { ...services['app']?.environment, ...override.services['app']?.environment };
-    const config = readConfig({ HOST: '0.0.0.0', ...filledIn(environment) }, noFiles, { isListening: true });
+    const read = createSecretReader(services['app'] ?? {});
+    const config = readConfig({ HOST: '0.0.0.0', ...filledIn(environment) }, read, { isListening: true });
     expect(config.mode).toBe('deployed');
     expect(config.systemDefault.apiKey).toBeUndefined();
   });

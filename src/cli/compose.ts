@@ -6,13 +6,11 @@ import type { Environment } from '../config/config.ts';
 import { startDemoUpstream } from '../dev/demo-upstream/server.ts';
 import { readDemo } from '../lib/keycloak/demo-users.ts';
 import { SETTINGS } from '../config/settings.ts';
+import { COMPOSE_SECRETS } from './compose-secrets.ts';
 import {
   ensureGeneratedSettings,
   ENV_HEADER,
-  APP_SECRETS,
-  randomSecret,
   readEnvFile,
-  type SettingGenerators,
 } from './env-file.ts';
 import { prepareRoles } from '../dev/quickstart/postgres/roles.ts';
 import {
@@ -25,19 +23,6 @@ import { whenAborted, type StopSignals } from './signals.ts';
 import { StartError } from '../lib/errors.ts';
 
 type Print = (text: string) => void;
-
-/** All generated settings that `docker-compose.yml` reads from `.env`. */
-const COMPOSE_SECRETS: SettingGenerators = {
-  ...APP_SECRETS,
-  POSTGRES_PASSWORD: randomSecret,
-  POSTGRES_OWNER_PASSWORD: randomSecret,
-  POSTGRES_APP_PASSWORD: randomSecret,
-  KEYCLOAK_ADMIN_PASSWORD: randomSecret,
-  KEYCLOAK_WEB_CLIENT_SECRET: randomSecret,
-  KEYCLOAK_SERVICE_CLIENT_SECRET: randomSecret,
-  KEYCLOAK_VAULT_CLIENT_SECRET: randomSecret,
-  DEMO_PROVIDER_KEY: () => `demo-${randomSecret()}`,
-};
 
 /** Adds missing settings for Compose to `.env`. Existing settings are not changed. */
 export function writeComposeEnv(file: string, print: Print): void {

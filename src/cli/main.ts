@@ -117,6 +117,15 @@ program
   });
 
 program
+  .command('compose-secrets')
+  .argument('<folder>', 'folder with one subfolder for each volume of docker-compose.yml')
+  .description('write the secrets that the services of docker-compose.yml read from files')
+  .action(async (folder: string) => {
+    const { writeComposeSecrets } = await import('./compose-secrets.ts');
+    writeComposeSecrets(environment(), folder, print);
+  });
+
+program
   .command('prepare-database')
   .description('create the configured roles and database, as the role of SUPERUSER_DATABASE_URL')
   .action(async () => {
