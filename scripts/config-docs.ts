@@ -26,7 +26,7 @@ export function envExample(): string {
   return `${head}${entries.join('')}\n# Base URL of a provider, without /chat/completions, instead of the provider's default.\n# UPSTREAM_OPENAI_URL=\n`;
 }
 
-/** Table of settings for the README. */
+/** Table of all settings. */
 export function configTable(): string {
   const rows = settings.map(
     ([name, setting]) =>
@@ -38,11 +38,11 @@ export function configTable(): string {
   return ['| name | default | meaning |', '|---|---|---|', ...rows].join('\n');
 }
 
-/** Replaces the table in the text of the README. */
-export function withConfigTable(readme: string): string {
-  const [before, rest] = readme.split(BEGIN);
+/** Replaces the table in the text of docs/configuration.md. */
+export function withConfigTable(page: string): string {
+  const [before, rest] = page.split(BEGIN);
   const after = rest?.split(END)[1];
-  if (before === undefined || after === undefined) throw new Error(`README.md lacks ${BEGIN} or ${END}`);
+  if (before === undefined || after === undefined) throw new Error(`docs/configuration.md lacks ${BEGIN} or ${END}`);
   return `${before}${BEGIN}\n\n${configTable()}\n\n${END}${after}`;
 }
 
@@ -61,7 +61,7 @@ function note(setting: SettingInfo): string {
 }
 
 if (import.meta.main) {
-  const readme = path.join(ROOT, 'README.md');
-  writeFileSync(readme, withConfigTable(readFileSync(readme, 'utf8')));
+  const page = path.join(ROOT, 'docs/configuration.md');
+  writeFileSync(page, withConfigTable(readFileSync(page, 'utf8')));
   writeFileSync(path.join(ROOT, '.env.example'), envExample());
 }

@@ -79,6 +79,7 @@ it.each([
   'docs/security.md',
   'docs/operations.md',
   'docs/api.md',
+  'docs/configuration.md',
   'docs/decisions.md',
   'docs/providers.md',
   'keycloak/README.md',
