@@ -8,7 +8,7 @@ WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
 # No install script is needed here: they install binaries for the tests and for faster SSH ciphers.
 RUN npm ci --ignore-scripts
-COPY tsconfig.json tsconfig.build.json ./
+COPY tsconfig.json tsconfig.build.json vite.config.ts ./
 COPY src src
 RUN npm run build && npm prune --omit=dev --omit=optional --ignore-scripts
 COPY migrations migrations

@@ -33,6 +33,7 @@ export function createApp(context: Context): Express {
   });
   mountRoutes(app, context.routes, context.guards);
   app.use(refuseMisplacedPaths);
+  app.use(context.serveUnknownPath);
   app.use(() => {
     throw notFound('This address');
   });

@@ -2,11 +2,11 @@ import path from 'node:path';
 import { auditRoutes } from './audit/routes.ts';
 import { pruneAuditEvents } from './audit/service.ts';
 import type { Config } from './config/config.ts';
+import { PACKAGE_VERSION } from './config/version.ts';
 import { createClients, assertMigrated, assertRowSecurity, type Clients } from './clients.ts';
 import { createDoctor } from './doctor/service.ts';
 import { createGateway, type Gateway } from './gateway/service.ts';
 import { createHealth, type Health } from './health/service.ts';
-import { homeRoutes } from './home/routes.ts';
 import { createHostGuard } from './http/host-guard.ts';
 import type { RouteGuards, Route } from './http/route.ts';
 import { createIdempotency, type Idempotency } from './idempotency/service.ts';
@@ -19,6 +19,7 @@ import { randomId } from './lib/ids.ts';
 import { createLog, type Log } from './lib/log.ts';
 import { runMigrations } from './lib/postgres/migrations.ts';
 import { userOwner } from './lib/owner.ts';
+import { BUILD_DIRECTORY, pageRoutes, type UnknownPathHandler } from './page/routes.ts';
 import { createRunners } from './runners/index.ts';
 import { runRoutes } from './runs/routes.ts';
 import { createRunService, type RunService } from './runs/service.ts';
@@ -44,6 +45,8 @@ export interface Context {
   hostGuard: ReturnType<typeof createHostGuard>;
   guards: RouteGuards;
   routes: readonly Route[];
+  /** Serves the page to a browser that opens an address which no route has. */
+  serveUnknownPath: UnknownPathHandler;
   readiness: Health['readiness'];
   isDraining(): boolean;
   /**
@@ -82,13 +85,15 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
     ],
     () => draining,
   );
+  const page = createPage(config);
   return {
     config,
     log,
     metrics: health.metrics,
     hostGuard: createHostGuard(config),
     guards: identity.guards,
-    routes: [...health.routes, ...listFeatureRoutes(config, clients, features)],
+    routes: [...health.routes, ...page.routes, ...listFeatureRoutes(clients, features)],
+    serveUnknownPath: page.serveUnknownPath,
     readiness: health.readiness,
     isDraining: () => draining,
     async start() {
@@ -190,18 +195,9 @@ function createFeatures(
   return { idempotency, tokens, identity, keys, gateway, servers, runs, runners, usage };
 }
 
-function listFeatureRoutes(config: Config, { database }: Clients, features: Features): Route[] {
+function listFeatureRoutes({ database }: Clients, features: Features): Route[] {
   const { tokens, identity, keys, gateway, servers, runs, usage, idempotency } = features;
-  const home = homeRoutes({
-    authenticate: identity.guards.authenticate,
-    explainRoute: (caller) => gateway.explainRoute(caller),
-    publicUrl: config.publicUrl,
-    keycloakUrl: config.keycloak.url,
-    cookieName: config.sessionCookieName,
-    isLocal: config.mode === 'local',
-  });
   return [
-    ...home,
     ...identity.routes,
     ...tokenRoutes({ tokens, idempotency }),
     ...keyRoutes({ keys, idempotency }),
@@ -211,6 +207,19 @@ function listFeatureRoutes(config: Config, { database }: Clients, features: Feat
     ...usageRoutes({ usage }),
     ...gateway.routes,
   ];
+}
+
+function createPage({ mode, keycloak }: Config): ReturnType<typeof pageRoutes> {
+  return pageRoutes({
+    buildDirectory: BUILD_DIRECTORY,
+    keycloakUrl: keycloak.url,
+    settings: {
+      mode,
+      version: PACKAGE_VERSION,
+      realm: keycloak.realm,
+      account_url: `${keycloak.url}/realms/${keycloak.realm}/account`,
+    },
+  });
 }
 
 function createGatewayFrom(

@@ -46,6 +46,11 @@ const VIOLATIONS: Record<string, Record<string, string>> = {
     'src/config/config.ts': "import '../keys/service.ts';",
     'src/keys/service.ts': '',
   },
+  'page-imports-schemas-only': {
+    'src/web/a.tsx': "import '../keys/service.ts';",
+    'src/keys/service.ts': '',
+  },
+  'server-imports-no-page': { 'src/page/routes.ts': "import '../web/a.ts';", 'src/web/a.ts': '' },
   'service-re-exports-no-store': {
     'src/runs/service.ts': "export { list } from './runs-store.ts';",
     'src/runs/runs-store.ts': 'export const list = 1;',

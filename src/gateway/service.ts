@@ -1,4 +1,3 @@
-import type { Caller } from '../http/principal.ts';
 import type { Route } from '../http/route.ts';
 import type { UserCache, ActiveWork } from '../identity/service.ts';
 import type { KeyService } from '../keys/service.ts';
@@ -7,7 +6,6 @@ import type { Database } from '../lib/postgres/database.ts';
 import type { Dialer } from '../lib/net/dialer.ts';
 import type { Provider } from '../providers/provider.ts';
 import { createServeRequest } from './serve-request.ts';
-import { explainDecision } from './routing/decision-view.ts';
 import type { LoopGuard } from '../lib/net/loop-guard.ts';
 import { createListModels } from './surfaces/models/list-models.ts';
 import { createOpenRequestLimit } from '../http/limits.ts';
@@ -54,8 +52,6 @@ export interface GatewayDeps {
 
 export interface Gateway {
   routes: Route[];
-  /** Describes in one sentence which key would serve a request of the user that names no model. */
-  explainRoute(caller: Caller): Promise<string>;
   /** Removes what is stored about a deleted user. */
   removeUser(userId: string): Promise<void>;
   /** Resolves when all pending writes of key status and of stored responses have ended. */
@@ -104,7 +100,6 @@ export function createGateway(deps: GatewayDeps): Gateway {
   const listModels = createListModels({ ...deps, routing });
   return {
     routes: gatewayRoutes({ serveRequest, serveStoredResponse, listModels, routing, openRequestLimit }),
-    explainRoute: async (caller) => explainDecision((await routing.preview(caller, undefined)).decision),
     removeUser: (userId) => storedResponses.removeAll(userOwner(userId)),
     async flush() {
       await Promise.all([keyStatus.flush(), storedResponses.flush()]);

@@ -51,6 +51,7 @@ const STATUS_BY_CODE = {
   busy: 503,
   draining: 503,
   no_default_provider: 503,
+  page_not_built: 503,
   upstream_timeout: 504,
   loop_detected: 508,
 } as const;

@@ -1,3 +1,4 @@
+import { PAGE_PATHS } from '../../src/page/page-paths.ts';
 import { describe, expect, it } from '@jest/globals';
 import { globSync, readFileSync } from 'node:fs';
 import path from 'node:path';
@@ -33,8 +34,8 @@ function listDocumentedCalls(markdown: string): Call[] {
   return calls;
 }
 
-/** The home page is no part of the API. */
-const PAGES = ['/', '/home.css'];
+/** The page and its files are no part of the API. */
+const PAGES: string[] = [...PAGE_PATHS, '/assets/:name'];
 
 async function listRoutes(): Promise<Call[]> {
   const settings = {

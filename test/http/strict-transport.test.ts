@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net';
 import { expect, it } from '@jest/globals';
 import { createApp } from '../../src/app.ts';
 import type { Context } from '../../src/context.ts';
-import { homeRoutes } from '../../src/home/routes.ts';
+import { pageRoutes } from '../../src/page/routes.ts';
 import type { Principal } from '../../src/http/principal.ts';
 import { rawRoute } from '../../src/http/route.ts';
 import { unauthenticated } from '../../src/lib/errors.ts';
@@ -13,13 +13,10 @@ import { createLog } from '../../src/lib/log.ts';
 /** Starts the HTTP application with a few routes and without its services. */
 async function start(publicUrl: string) {
   const authenticate = (): Promise<Principal> => Promise.reject(unauthenticated());
-  const home = homeRoutes({
-    authenticate,
-    explainRoute: () => Promise.resolve(''),
-    publicUrl,
+  const page = pageRoutes({
+    buildDirectory: '/nonexistent',
     keycloakUrl: 'https://login.example.com',
-    cookieName: 'session',
-    isLocal: publicUrl.startsWith('http:'),
+    settings: { mode: 'local', version: '1.0.0', realm: 'ops-center', account_url: '' },
   });
   const fail = rawRoute({
     method: 'get',
@@ -44,7 +41,8 @@ async function start(publicUrl: string) {
       next();
     },
     guards: { authenticate },
-    routes: [...home, fail, redirect, me],
+    routes: [...page.routes, fail, redirect, me],
+    serveUnknownPath: page.serveUnknownPath,
     isDraining: () => false,
   } as unknown as Context);
   const server = createServer(app).listen(0, '127.0.0.1');
@@ -53,8 +51,8 @@ async function start(publicUrl: string) {
 }
 
 const ANSWERS = [
-  ['/', 200],
-  ['/home.css', 200],
+  ['/', 503],
+  ['/assets/missing.css', 404],
   ['/api/me', 401],
   ['/api/fail', 500],
   ['/auth/redirect', 303],

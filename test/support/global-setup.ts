@@ -1,4 +1,5 @@
 import path from 'node:path';
+import { buildPage } from '../../src/dev/quickstart/page.ts';
 import { createEvidenceFolder } from './evidence/search-run.ts';
 import { acquireServers, releaseServers, TEST_DATA_DIR } from './postgres-and-keycloak.ts';
 import { writeServersInUse } from './servers-file.ts';
@@ -26,13 +27,13 @@ export default async function globalSetup(): Promise<void> {
   process.env['OPS_TEST_SERVERS'] = path.join(folder, 'servers.json');
   // Halves the start of the commands and workers that tests start.
   process.env['NODE_COMPILE_CACHE'] = path.join(TEST_DATA_DIR, 'compile-cache');
-  started.then(
-    (servers) => {
+  Promise.all([started, buildPage()]).then(
+    ([servers]) => {
       writeServersInUse(servers);
       say('ready');
     },
     (error: unknown) => {
-      say(`The servers did not start: ${error instanceof Error ? error.message : String(error)}`);
+      say(`The set-up failed: ${error instanceof Error ? error.message : String(error)}`);
       void releaseServers(false).finally(() => process.exit(1));
     },
   );

@@ -14,6 +14,7 @@ import { startOwnKeycloak } from './keycloak/runtime.ts';
 import type { RunningKeycloak } from './keycloak/keycloak.ts';
 import { choosePorts } from './ports.ts';
 import { startPostgres, type RunningPostgres } from './postgres/postgres.ts';
+import { buildPage } from './page.ts';
 import type { RunSteps, ProgressStep } from './progress.ts';
 import { addDemoData, setWebClientAddresses, signInAsBootstrapAdmin } from './keycloak/realm-setup.ts';
 import type { Secrets } from './secrets.ts';
@@ -133,6 +134,7 @@ async function startServers(
     },
   });
   const steps = [
+    step('Page', buildPage),
     ...(options.plan.postgres ? [step('Postgres', (note) => startPostgresStep(options, running, note))] : []),
     ...(options.plan.keycloak
       ? [step('Keycloak', (note) => startKeycloakStep(options, running, addresses, signal, note))]

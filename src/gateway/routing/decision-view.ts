@@ -57,26 +57,6 @@ export function toRoutePreview(decision: GatewayDecision, listsRead: boolean): R
   };
 }
 
-/** Describes a decision in one sentence for display. */
-export function explainDecision(decision: GatewayDecision): string {
-  if (decision.kind === 'pool') {
-    const label = decision.keys[0]?.label;
-    return `Your ${decision.provider} key${label ? ` “${label}”` : ''} would serve the next chat request.`;
-  }
-  if (decision.kind === 'system') {
-    const reason =
-      decision.reason === 'tier_required'
-        ? 'your tier does not include keys of your own'
-        : 'you have no key for it yet';
-    return `The system default (${decision.provider}) would serve the next chat request: ${reason}.`;
-  }
-  if (decision.code === 'model_missing')
-    return 'This server has no default model: a chat request must name one.';
-  if (decision.code === 'ambiguous_model')
-    return 'Several of your keys serve the default model: a chat request must name one of them.';
-  return 'No key would serve a chat request now: add a key.';
-}
-
 /** The error for a model whose provider does not speak the protocol of the request. Sets `x-should-retry: false`. */
 export function toSurfaceError(response: Response, provider: Provider, { protocolName }: Surface): AppError {
   response.setHeader('x-should-retry', 'false');

@@ -1,0 +1,106 @@
+import { Anchor, Button, SegmentedControl, useMantineColorScheme } from '@mantine/core';
+import type { ReactNode } from 'react';
+import { useMe } from '../../api/me.ts';
+import { PageHeader } from '../../components/page-header.tsx';
+import { pageSettings } from '../../page-settings.ts';
+import { SignOutForm } from '../../shell/sign-out.tsx';
+import { settingsTexts as texts } from '../../texts/settings.ts';
+import { shellTexts } from '../../texts/shell.ts';
+import classes from './settings.module.css';
+
+export function SettingsPage(): ReactNode {
+  return (
+    <>
+      <PageHeader title={shellTexts.pages.settings} description={texts.description} />
+      <Profile />
+      <Appearance />
+      <Installation />
+    </>
+  );
+}
+
+function Section({ title, children }: { title: string; children: ReactNode }): ReactNode {
+  return (
+    <section className={classes['section']}>
+      <h2>{title}</h2>
+      <div>{children}</div>
+    </section>
+  );
+}
+
+function Facts({ facts }: { facts: readonly (readonly [name: string, value: ReactNode])[] }): ReactNode {
+  return (
+    <dl className={classes['facts']}>
+      {facts.map(([name, value]) => (
+        <div key={name}>
+          <dt>{name}</dt>
+          <dd>{value}</dd>
+        </div>
+      ))}
+    </dl>
+  );
+}
+
+function Profile(): ReactNode {
+  const me = useMe();
+  return (
+    <>
+      <Section title={texts.profile}>
+        <Facts
+          facts={[
+            [texts.username, me.username],
+            [texts.name, me.name ?? texts.missing],
+            [texts.email, me.email ?? texts.missing],
+          ]}
+        />
+        <p>{texts.accountText}</p>
+        <p>
+          <Anchor href={pageSettings.account_url}>{texts.accountLink}</Anchor>
+        </p>
+        <SignOutForm>
+          <Button type="submit" variant="default">
+            {texts.signOut}
+          </Button>
+        </SignOutForm>
+      </Section>
+      <Section title={texts.tier}>
+        <Facts facts={[[texts.tier, texts.tiers[me.tier]]]} />
+        <p>{me.features.byok ? texts.byokIncluded : texts.byokMissing}</p>
+        <p>{texts.tierText}</p>
+      </Section>
+    </>
+  );
+}
+
+function Appearance(): ReactNode {
+  const { colorScheme, setColorScheme } = useMantineColorScheme();
+  return (
+    <Section title={texts.appearance}>
+      <SegmentedControl
+        aria-label={texts.colorScheme}
+        value={colorScheme}
+        onChange={(value) => setColorScheme(value)}
+        data={[
+          { value: 'auto', label: texts.system },
+          { value: 'light', label: texts.light },
+          { value: 'dark', label: texts.dark },
+        ]}
+      />
+    </Section>
+  );
+}
+
+function Installation(): ReactNode {
+  const { version, mode, realm } = pageSettings;
+  return (
+    <Section title={texts.installation}>
+      <Facts
+        facts={[
+          [texts.version, version],
+          [texts.mode, texts.modes[mode]],
+          [texts.realm, realm],
+        ]}
+      />
+    </Section>
+  );
+}

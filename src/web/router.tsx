@@ -1,0 +1,47 @@
+import {
+  createRootRoute,
+  createRoute,
+  createRouter,
+  lazyRouteComponent,
+  Navigate,
+} from '@tanstack/react-router';
+import { ErrorState } from './components/error-state.tsx';
+import { NAVIGATION } from './shell/navigation.ts';
+import { NotFound } from './shell/not-found.tsx';
+import { Root } from './shell/root.tsx';
+
+/*
+ * Every page of the product. Its code is loaded when it is opened. A new page also gets a line in
+ * shell/navigation.ts, if it has an entry there, and in src/page/page-paths.ts, so that the server knows its address.
+ */
+const rootRoute = createRootRoute({
+  component: Root,
+  notFoundComponent: NotFound,
+  errorComponent: ({ error, reset }) => <ErrorState error={error} onRetry={reset} />,
+});
+
+const pages = [
+  createRoute({
+    getParentRoute: () => rootRoute,
+    path: '/',
+    // Not a redirect before loading: visitors without a session see the landing at this address.
+    component: () => <Navigate to={NAVIGATION[0].to} replace />,
+  }),
+  createRoute({
+    getParentRoute: () => rootRoute,
+    path: '/settings',
+    component: lazyRouteComponent(() => import('./pages/settings/index.tsx'), 'SettingsPage'),
+  }),
+];
+
+export const router = createRouter({
+  routeTree: rootRoute.addChildren(pages),
+  defaultPreload: 'intent',
+  scrollRestoration: true,
+});
+
+declare module '@tanstack/react-router' {
+  interface Register {
+    router: typeof router;
+  }
+}

@@ -1,0 +1,12 @@
+import { shellTexts } from '../texts/shell.ts';
+
+export interface NavigationEntry {
+  /** Address of the page; its subpages belong to the entry, too. */
+  to: string;
+  label: string;
+}
+
+/** In the order of the menu. The first one is the start page. */
+export const NAVIGATION: readonly [NavigationEntry, ...NavigationEntry[]] = [
+  { to: '/settings', label: shellTexts.pages.settings },
+];
