@@ -55,6 +55,8 @@ export default defineConfig({
     emptyOutDir: true,
     target: 'es2022',
     sourcemap: false,
+    // Which files each page needs, for the budgets.
+    manifest: true,
     // test/browser/budgets.test.ts measures the sizes.
     chunkSizeWarningLimit: 1_000,
     // The content security policy allows no inline files, and a data URL would be one.

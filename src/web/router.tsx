@@ -1,11 +1,7 @@
-import {
-  createRootRoute,
-  createRoute,
-  createRouter,
-  lazyRouteComponent,
-  Navigate,
-} from '@tanstack/react-router';
-import { ErrorState } from './components/error-state.tsx';
+import { createRootRoute, createRoute, createRouter, Navigate } from '@tanstack/react-router';
+import { ErrorPage } from './components/error-state.tsx';
+import { Loading } from './components/loading.tsx';
+import { lazyRouteComponent } from './lazy-page.tsx';
 import { NAVIGATION } from './shell/navigation.ts';
 import { NotFound } from './shell/not-found.tsx';
 import { Root } from './shell/root.tsx';
@@ -17,7 +13,6 @@ import { Root } from './shell/root.tsx';
 const rootRoute = createRootRoute({
   component: Root,
   notFoundComponent: NotFound,
-  errorComponent: ({ error, reset }) => <ErrorState error={error} onRetry={reset} />,
 });
 
 const pages = [
@@ -38,6 +33,8 @@ export const router = createRouter({
   routeTree: rootRoute.addChildren(pages),
   defaultPreload: 'intent',
   scrollRestoration: true,
+  defaultPendingComponent: Loading,
+  defaultErrorComponent: ({ error, reset }) => <ErrorPage error={error} onRetry={reset} />,
 });
 
 declare module '@tanstack/react-router' {

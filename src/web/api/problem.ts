@@ -32,6 +32,9 @@ export class ApiError extends Error {
   }
 }
 
+/** The code of a page is gone, since the server has a newer one. */
+export class OutdatedPageError extends Error {}
+
 export function isApiError(error: unknown, code?: string): error is ApiError {
   return error instanceof ApiError && (code === undefined || error.code === code);
 }

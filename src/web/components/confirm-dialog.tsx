@@ -1,7 +1,7 @@
-import { Alert, Button, Group, Modal, TextInput } from '@mantine/core';
+import { Button, Group, Modal, TextInput } from '@mantine/core';
 import { useState, type ReactNode } from 'react';
 import { shellTexts as texts } from '../texts/shell.ts';
-import { describeError } from './error-state.tsx';
+import { ErrorNotice } from './error-notice.tsx';
 
 export interface ConfirmDialogProps {
   opened: boolean;
@@ -71,11 +71,7 @@ function Content({
           data-autofocus
         />
       )}
-      {error !== undefined && (
-        <Alert mt="md" color="red" role="alert">
-          {describeError(error).text}
-        </Alert>
-      )}
+      <ErrorNotice error={error} />
       <Group mt="lg" justify="flex-end">
         <Button
           variant="default"

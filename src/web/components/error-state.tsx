@@ -1,7 +1,8 @@
 import { Button } from '@mantine/core';
 import { useEffect, type ReactNode } from 'react';
-import { isApiError, isTemporary } from '../api/problem.ts';
+import { isApiError, isTemporary, OutdatedPageError } from '../api/problem.ts';
 import { shellTexts } from '../texts/shell.ts';
+import { PageHeader } from './page-header.tsx';
 import classes from './states.module.css';
 
 /** Time between two attempts while the server is away, ms. */
@@ -16,6 +17,17 @@ export interface ErrorStateProps {
   actions?: ReactNode;
 }
 
+/** As {@link ErrorState}, in place of a whole page: its title is the page's heading. */
+export function ErrorPage(props: ErrorStateProps): ReactNode {
+  const { title } = describeError(props.error);
+  return (
+    <>
+      <PageHeader title={title} />
+      <ErrorState {...props} />
+    </>
+  );
+}
+
 /** Shown in place of content that could not be read: what happened, and a way on. */
 export function ErrorState({ error, onRetry, actions }: ErrorStateProps): ReactNode {
   useRetryWhileAway(error, onRetry);
@@ -27,7 +39,10 @@ export function ErrorState({ error, onRetry, actions }: ErrorStateProps): ReactN
       <p>{text}</p>
       {requestId !== null && <p className={classes['detail']}>{texts.requestId(requestId)}</p>}
       <div className={classes['actions']}>
-        {onRetry !== undefined && (
+        {error instanceof OutdatedPageError && (
+          <Button onClick={() => window.location.reload()}>{texts.reload}</Button>
+        )}
+        {onRetry !== undefined && !(error instanceof OutdatedPageError) && (
           <Button variant="default" onClick={onRetry}>
             {texts.retry}
           </Button>
@@ -53,6 +68,7 @@ function useRetryWhileAway(error: unknown, onRetry: (() => void) | undefined): v
 
 /** Title and sentence of an error. The API's own sentence where it has one. */
 export function describeError(error: unknown): { title: string; text: string } {
+  if (error instanceof OutdatedPageError) return { title: texts.newVersionTitle, text: texts.newVersionText };
   if (!isApiError(error)) return { title: texts.failedTitle, text: texts.unexpectedText };
   if (error.status === 0) return { title: texts.offlineTitle, text: texts.offlineText };
   if (error.code === 'tier_required') return { title: texts.tierTitle, text: error.message };

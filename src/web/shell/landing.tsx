@@ -1,12 +1,14 @@
-import type { ReactNode } from 'react';
+import { useEffect, type ReactNode } from 'react';
 import { shellTexts } from '../texts/shell.ts';
 import { loginUrl } from './login-url.ts';
+import { finishSignOut } from './other-tabs.ts';
 import classes from './landing.module.css';
 
 const texts = shellTexts.landing;
 
 /** What a visitor without a session sees. */
 export function Landing(): ReactNode {
+  useEffect(finishSignOut, []);
   return (
     <main className={classes['landing']}>
       <p className={classes['product']}>{shellTexts.product}</p>

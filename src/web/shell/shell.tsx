@@ -7,6 +7,7 @@ import { shellTexts as texts } from '../texts/shell.ts';
 import { NAVIGATION } from './navigation.ts';
 import classes from './shell.module.css';
 import { SignOutForm } from './sign-out.tsx';
+import { StatusBar } from './status-bar.tsx';
 
 /** The frame of each page: header, menu (a drawer on narrow screens) and the main area. */
 export function Shell({ me, children }: { me: CurrentUser; children: ReactNode }): ReactNode {
@@ -46,6 +47,7 @@ export function Shell({ me, children }: { me: CurrentUser; children: ReactNode }
           </button>
         </SignOutForm>
       </header>
+      <StatusBar />
       <div className={classes['columns']}>
         <nav className={classes['sidebar']} aria-label={texts.menu}>
           <NavigationList />

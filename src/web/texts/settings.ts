@@ -25,11 +25,4 @@ export const settingsTexts = {
   modes: { local: 'Local (for trying and developing)', deployed: 'Deployed' },
   realm: 'Realm',
   signOut: 'Sign out',
-  tiers: {
-    free: 'Free',
-    trial: 'Trial',
-    starter: 'Starter',
-    professional: 'Professional',
-    enterprise: 'Enterprise',
-  },
 } as const;

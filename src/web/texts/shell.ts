@@ -49,7 +49,16 @@ export const shellTexts = {
     newVersionTitle: 'A new version is available',
     newVersionText: 'Reload the page to go on. What you typed is kept, except secrets.',
     reload: 'Reload',
+    signInAgain: 'Sign in again',
   },
+  statusBar: {
+    offline: 'This device is offline. The page goes on when the connection is back.',
+    serverAway: 'The server cannot be reached. The page tries again every few seconds.',
+    newVersion: 'A new version is available. What you typed is kept, except secrets.',
+    reload: 'Reload',
+  },
+  tierNotice: (missing: string, tier: string, required: string) =>
+    `${missing} needs the tier ${required} or higher; yours is ${tier}. An administrator can change it. Reading and deleting what is stored works, and so does chat on the system default.`,
   sessionEnded: {
     title: 'Your session has ended',
     text: 'Sign in again to go on here. What you typed is kept, except secrets, which you enter again.',

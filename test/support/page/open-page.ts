@@ -21,11 +21,9 @@ export interface OpenPage {
   network: { urls: string[]; bodies: string[] };
 }
 
-/**
- * Chromium writes this line for each response with such a status. A test that expects the status removes it by
- * {@link takeStatusLine}.
- */
-const STATUS_LINE = /Failed to load resource: the server responded with a status of (\d+)/;
+/** Chromium writes this line for each response with such a status, and for each request without a response. */
+const FAILED_REQUEST =
+  /Failed to load resource: (?:the server responded with a status of (\d+)|(net::ERR_\w+))/;
 
 /** Opens the app in a browser context of its own and waits for the page's heading. */
 export async function openPage(
@@ -62,10 +60,28 @@ async function recordBody(response: Response, bodies: string[]): Promise<void> {
   if (!response.url().includes('/assets/')) bodies.push(await response.text().catch(() => ''));
 }
 
-/** Removes Chromium's lines about one status, which the test expects. @returns how many there were. */
-export function takeStatusLines({ complaints }: OpenPage, status: number): number {
-  const kept = complaints.filter((text) => STATUS_LINE.exec(text)?.[1] !== String(status));
+/**
+ * Removes Chromium's lines about one status, or about requests without a response, which the test expects.
+ * @returns how many there were.
+ */
+export function takeStatusLines({ complaints }: OpenPage, status: number | 'no response'): number {
+  const kept = complaints.filter((text) => {
+    const line = FAILED_REQUEST.exec(text);
+    if (line === null) return true;
+    return status === 'no response' ? line[2] === undefined : line[1] !== String(status);
+  });
   const taken = complaints.length - kept.length;
   complaints.splice(0, complaints.length, ...kept);
   return taken;
+}
+
+/** Does what coming back to a tab does: the page reads again what may have changed. */
+export async function comeBackToTab(page: Page): Promise<void> {
+  await page.evaluate(() => {
+    const { dispatchEvent, Event } = globalThis as unknown as {
+      dispatchEvent: (event: object) => void;
+      Event: new (type: string) => object;
+    };
+    dispatchEvent(new Event('visibilitychange'));
+  });
 }

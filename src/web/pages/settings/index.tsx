@@ -6,6 +6,7 @@ import { pageSettings } from '../../page-settings.ts';
 import { SignOutForm } from '../../shell/sign-out.tsx';
 import { settingsTexts as texts } from '../../texts/settings.ts';
 import { shellTexts } from '../../texts/shell.ts';
+import { TIER_NAMES } from '../../texts/tiers.ts';
 import classes from './settings.module.css';
 
 export function SettingsPage(): ReactNode {
@@ -64,7 +65,7 @@ function Profile(): ReactNode {
         </SignOutForm>
       </Section>
       <Section title={texts.tier}>
-        <Facts facts={[[texts.tier, texts.tiers[me.tier]]]} />
+        <Facts facts={[[texts.tier, TIER_NAMES[me.tier]]]} />
         <p>{me.features.byok ? texts.byokIncluded : texts.byokMissing}</p>
         <p>{texts.tierText}</p>
       </Section>

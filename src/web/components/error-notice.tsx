@@ -1,0 +1,23 @@
+import { Alert, Anchor } from '@mantine/core';
+import type { ReactNode } from 'react';
+import { isApiError } from '../api/problem.ts';
+import { shellTexts } from '../texts/shell.ts';
+import { describeError } from './error-state.tsx';
+
+/** Why a form or a dialog could not be saved, inside it. Nothing is shown without an error. */
+export function ErrorNotice({ error }: { error: unknown }): ReactNode {
+  if (error === undefined || error === null) return null;
+  const loginUrl = readLoginUrl(error);
+  return (
+    <Alert color="red" role="alert" my="md">
+      {describeError(error).text}{' '}
+      {loginUrl !== undefined && <Anchor href={loginUrl}>{shellTexts.errors.signInAgain}</Anchor>}
+    </Alert>
+  );
+}
+
+/** Where to sign in for a step that needs a recent sign-in; never an address outside the app. */
+function readLoginUrl(error: unknown): string | undefined {
+  const url = isApiError(error, 'reauth_required') ? error.members['login_url'] : undefined;
+  return typeof url === 'string' && url.startsWith('/auth/login?') ? url : undefined;
+}
