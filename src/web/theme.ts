@@ -14,9 +14,24 @@ const teal: MantineColorsTuple = [
   '#124742',
 ];
 
+/** Grey with a little of the accent, from text (0) to the deepest ground (9). */
+const dark: MantineColorsTuple = [
+  '#d7dedc',
+  '#aeb9b6',
+  '#8c9895',
+  '#5c6866',
+  '#3a4543',
+  '#2d3735',
+  '#242d2b',
+  '#1a2220',
+  '#151c1a',
+  '#101615',
+];
+
 export const theme = createTheme({
   primaryColor: 'accent',
-  colors: { accent: teal },
+  colors: { accent: teal, dark },
+  black: '#17201e',
   primaryShade: { light: 8, dark: 7 },
   autoContrast: true,
   luminanceThreshold: 0.179,
@@ -57,6 +72,8 @@ export const cssVariablesResolver: CSSVariablesResolver = () => {
   return {
     variables: {},
     light: {
+      // The ground beside the content: menu and code.
+      '--ops-ground': '#f5f8f7',
       '--mantine-color-dimmed': 'var(--mantine-color-gray-7)',
       '--mantine-color-placeholder': 'var(--mantine-color-gray-7)',
       '--mantine-color-error': 'var(--mantine-color-red-9)',
@@ -71,6 +88,7 @@ export const cssVariablesResolver: CSSVariablesResolver = () => {
       }),
     },
     dark: {
+      '--ops-ground': 'var(--mantine-color-dark-8)',
       '--mantine-color-dimmed': 'var(--mantine-color-dark-1)',
       '--mantine-color-placeholder': 'var(--mantine-color-dark-1)',
       '--mantine-color-error': 'var(--mantine-color-red-4)',

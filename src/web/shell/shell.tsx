@@ -4,6 +4,7 @@ import { Link, useLocation } from '@tanstack/react-router';
 import { useEffect, type ReactNode } from 'react';
 import type { CurrentUser } from '../api/me.ts';
 import { shellTexts as texts } from '../texts/shell.ts';
+import { Mark } from './mark.tsx';
 import { NAVIGATION } from './navigation.ts';
 import classes from './shell.module.css';
 import { SignOutForm } from './sign-out.tsx';
@@ -38,6 +39,7 @@ export function Shell({ me, children }: { me: CurrentUser; children: ReactNode }
           <MenuIcon />
         </ActionIcon>
         <Link to="/" className={classes['product']}>
+          <Mark />
           {texts.product}
         </Link>
         <span className={classes['user']}>{me.username}</span>

@@ -14,12 +14,12 @@ export const shellTexts = {
     settings: 'Settings',
   },
   landing: {
-    title: 'Your keys. Your machines. One address.',
+    title: ['Your keys.', 'Your machines.', 'One address.'],
     lead: 'Ops Center keeps your LLM provider keys encrypted and sends your requests through them. Point any SDK or agent at it and change nothing else.',
     points: [
       {
         title: 'Every answer names the key that paid',
-        text: 'Your own key, your organization’s, or the system default. It never switches silently.',
+        text: 'Your own key or the system default. It never switches silently.',
       },
       {
         title: 'Keys stay secret',
@@ -30,6 +30,10 @@ export const shellTexts = {
         text: 'Connect a machine by SSH, Docker or Kubernetes and run code there with live output.',
       },
     ],
+    request: (origin: string) =>
+      `curl ${origin}/v1/chat/completions \\\n  -H "Authorization: Bearer $TOKEN" \\\n  -d '{"model": "openai/gpt-4o", ...}'`,
+    receipt: 'HTTP/1.1 200 OK\nx-ops-provider: openai\nx-ops-key-scope: personal',
+    caption: 'The answer names who paid: here your own key.',
     signIn: 'Sign in',
   },
   errors: {

@@ -1,4 +1,4 @@
-import { Anchor, Button, SegmentedControl, useMantineColorScheme } from '@mantine/core';
+import { Button, SegmentedControl, useMantineColorScheme } from '@mantine/core';
 import type { ReactNode } from 'react';
 import { useMe } from '../../api/me.ts';
 import { PageHeader } from '../../components/page-header.tsx';
@@ -55,17 +55,19 @@ function Profile(): ReactNode {
           ]}
         />
         <p>{texts.accountText}</p>
-        <p>
-          <Anchor href={pageSettings.account_url}>{texts.accountLink}</Anchor>
-        </p>
-        <SignOutForm>
-          <Button type="submit" variant="default">
-            {texts.signOut}
+        <div className={classes['actions']}>
+          <Button component="a" href={pageSettings.account_url} variant="default">
+            {texts.accountLink}
           </Button>
-        </SignOutForm>
+          <SignOutForm>
+            <Button type="submit" variant="default">
+              {texts.signOut}
+            </Button>
+          </SignOutForm>
+        </div>
       </Section>
       <Section title={texts.tier}>
-        <Facts facts={[[texts.tier, TIER_NAMES[me.tier]]]} />
+        <p className={classes['tier']}>{TIER_NAMES[me.tier]}</p>
         <p>{me.features.byok ? texts.byokIncluded : texts.byokMissing}</p>
         <p>{texts.tierText}</p>
       </Section>
