@@ -49,6 +49,7 @@ function fillInSettings(): Plugin {
 
 export default defineConfig({
   root: 'src/web',
+  cacheDir: path.join(import.meta.dirname, '.data/vite'),
   plugins: [react(), precompress(), fillInSettings()],
   build: {
     outDir: OUTPUT,
@@ -65,12 +66,7 @@ export default defineConfig({
   },
   server: {
     host: '127.0.0.1',
-    // The app refuses requests for another host, and writes that come from another origin.
-    proxy: Object.fromEntries(
-      ['/api', '/v1', '/auth'].map((prefix) => [
-        prefix,
-        { target: APP_URL, changeOrigin: true, headers: { origin: APP_URL } },
-      ]),
-    ),
+    // The app refuses requests for another host, and writes that come from another origin. `/api` alone is a source folder.
+    proxy: { '^/(api/v1|v1|auth)/': { target: APP_URL, changeOrigin: true, headers: { origin: APP_URL } } },
   },
 });

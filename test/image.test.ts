@@ -104,6 +104,10 @@ describeOn('docker', 'The image of the Dockerfile', () => {
       expect(await until(health, (state) => state !== 'running starting', 120_000)).toBe('running healthy');
       const answer = await fetch(`http://127.0.0.1:${port}/livez`);
       expect(await answer.json()).toEqual({ status: 'alive' });
+      const page = await fetch(`http://localhost:${port}/`);
+      expect(page.status).toBe(200);
+      const script = /src="(\/assets\/[^"]+\.js)"/.exec(await page.text())?.[1] ?? '';
+      expect((await fetch(`http://localhost:${port}${script}`)).headers.get('content-encoding')).toBe('br');
       expect(await docker('exec', name, 'grep', 'CapEff', '/proc/1/status')).toMatch(/\t0+$/);
       await docker('stop', '--time=60', name);
       expect(await docker('inspect', '--format', '{{.State.ExitCode}}', name)).toBe('0');

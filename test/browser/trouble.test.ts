@@ -63,7 +63,7 @@ describeInBrowser('trouble', () => {
     await page.context().close();
   });
 
-  it('a device that goes offline is told on the page, and the page goes on by itself', async () => {
+  it('a device that goes offline is a notice on the page, which goes on by itself', async () => {
     const opened = await open('/settings');
     const { page } = opened;
     const notice = page.getByText('This device is offline.');

@@ -115,6 +115,11 @@ describe('npm start', () => {
     for (const secret of secrets) expect(printed).not.toContain(secret);
   });
 
+  it('serves the page', async () => {
+    const page = await fetch(readStack().app_url);
+    expect([page.status, await page.text()]).toEqual([200, expect.stringContaining('name="page-settings"')]);
+  });
+
   it('restricts generated files to their owner', () => {
     expect(statSync(path.join(cwd, '.env')).mode & 0o777).toBe(0o600);
     expect(statSync(stackFile()).mode & 0o777).toBe(0o600);

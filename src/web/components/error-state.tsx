@@ -15,27 +15,29 @@ export interface ErrorStateProps {
   onRetry?: () => void;
   /** Further ways on, beside "Try again". */
   actions?: ReactNode;
+  /** False where the title stands above already. */
+  isTitled?: boolean;
 }
 
 /** As {@link ErrorState}, in place of a whole page: its title is the page's heading. */
-export function ErrorPage(props: ErrorStateProps): ReactNode {
+export function ErrorPage(props: Omit<ErrorStateProps, 'isTitled'>): ReactNode {
   const { title } = describeError(props.error);
   return (
     <>
       <PageHeader title={title} />
-      <ErrorState {...props} />
+      <ErrorState {...props} isTitled={false} />
     </>
   );
 }
 
 /** Shown in place of content that could not be read: what happened, and a way on. */
-export function ErrorState({ error, onRetry, actions }: ErrorStateProps): ReactNode {
+export function ErrorState({ error, onRetry, actions, isTitled = true }: ErrorStateProps): ReactNode {
   useRetryWhileAway(error, onRetry);
   const { title, text } = describeError(error);
   const requestId = isApiError(error) ? error.requestId : null;
   return (
     <section className={classes['state']} role="alert">
-      <h2>{title}</h2>
+      {isTitled && <h2>{title}</h2>}
       <p>{text}</p>
       {requestId !== null && <p className={classes['detail']}>{texts.requestId(requestId)}</p>}
       <div className={classes['actions']}>

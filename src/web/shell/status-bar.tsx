@@ -13,7 +13,7 @@ export function StatusBar(): ReactNode {
   return (
     <>
       {isLoading && <div className={classes['progress']} aria-hidden="true" />}
-      <div role="status">
+      <div className={classes['bars']} role="status">
         {connection === 'lost' && (
           <p className={classes['bar']}>{navigator.onLine ? texts.serverAway : texts.offline}</p>
         )}
