@@ -74,6 +74,9 @@ export const cssVariablesResolver: CSSVariablesResolver = () => {
     light: {
       // The ground beside the content: menu and code.
       '--ops-ground': '#f5f8f7',
+      // Notices above the page: the opposite of its own colours.
+      '--ops-notice': '#24302d',
+      '--ops-notice-text': '#ffffff',
       '--mantine-color-dimmed': 'var(--mantine-color-gray-7)',
       '--mantine-color-placeholder': 'var(--mantine-color-gray-7)',
       '--mantine-color-error': 'var(--mantine-color-red-9)',
@@ -89,6 +92,8 @@ export const cssVariablesResolver: CSSVariablesResolver = () => {
     },
     dark: {
       '--ops-ground': 'var(--mantine-color-dark-8)',
+      '--ops-notice': 'var(--mantine-color-dark-0)',
+      '--ops-notice-text': 'var(--mantine-color-dark-9)',
       '--mantine-color-dimmed': 'var(--mantine-color-dark-1)',
       '--mantine-color-placeholder': 'var(--mantine-color-dark-1)',
       '--mantine-color-error': 'var(--mantine-color-red-4)',

@@ -7,7 +7,7 @@ export const settingsTexts = {
   email: 'Email',
   missing: 'Not set',
   tier: 'Tier',
-  tierText: 'An administrator changes the tier in Keycloak, and the change counts at once.',
+  tierText: 'An administrator changes the tier in Keycloak. The change counts within seconds.',
   byokIncluded: 'Your own provider keys and execution servers can be used.',
   byokMissing:
     'Chat on the system default works. Adding and using your own keys and servers needs the tier Starter or higher; reading and deleting what is stored works in each tier.',
