@@ -131,11 +131,12 @@ function chooseByEndpoint<Pool extends NamedPool>(
     return { choice, dependsOn: [] };
   }
   if (named.length === 1) return { choice: chooseOnly(input, named, rest), dependsOn: [] };
-  // An endpoint whose list cannot be read could have the model too: its outage must not move a prompt to another.
-  const possible = named.filter(
-    (pool) => input.listOf(pool).state !== 'read' || findListed(input, pool, rest) !== undefined,
-  );
-  return { choice: chooseOnly(input, possible.length > 0 ? possible : named, rest), dependsOn: named };
+  // An endpoint whose list cannot be read could have the model too: its outage must neither move a prompt to another
+  // endpoint nor, where no list has the model, draw one to it.
+  const hasModel = (pool: Pool) => findRead(input, pool, rest) !== undefined;
+  const couldHaveModel = (pool: Pool) => input.listOf(pool).state !== 'read' || hasModel(pool);
+  const possible = named.some(hasModel) ? named.filter(couldHaveModel) : named;
+  return { choice: chooseOnly(input, possible, rest), dependsOn: named };
 }
 
 /**

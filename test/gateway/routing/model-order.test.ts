@@ -357,6 +357,8 @@ describe('two endpoints with one slug', () => {
     ['both list the model', read(['m']), read(['m']), false],
     ['none lists the model', read([]), read([]), false],
     ['the list of one cannot be read', read(['m']), unreadable(), false],
+    ['the list of one cannot be read, the other does not list the model', unreadable(), read([]), false],
+    ['the list of one was never read, the other does not list the model', unread(), read([]), false],
   ])('are distinguished by their lists: %s', (_name, first, second, isChosen) => {
     const { text } = choose(`custom:${LOCAL}/m`, both, { listOf: listsOf(first, second) });
     expect(text).toBe(isChosen ? `custom:${LOCAL} m` : `ambiguous custom:${LOCAL}/m custom:${LOCAL}/m`);
@@ -380,6 +382,13 @@ describe('lists that are not known', () => {
     const candidates = `custom:${LOCAL}/qwen3 custom:${OTHER}/qwen3`;
     expect(choose('custom/qwen3', `custom:${LOCAL} custom:${OTHER}`, { listOf }).text).toBe(
       `ambiguous ${candidates}`,
+    );
+  });
+
+  it('of one endpoint draw no prompt to it that the other does not list', () => {
+    const listOf = ({ endpointSlug }: NamedPool) => (endpointSlug === LOCAL ? unreadable() : read(['qwen3']));
+    expect(choose('custom/not-listed', `custom:${LOCAL} custom:${OTHER}`, { listOf }).text).toBe(
+      `ambiguous custom:${LOCAL}/not-listed custom:${OTHER}/not-listed`,
     );
   });
 
