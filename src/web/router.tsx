@@ -1,4 +1,5 @@
 import { createRootRoute, createRoute, createRouter, Navigate } from '@tanstack/react-router';
+import { z } from 'zod';
 import { ErrorPage } from './components/error-state.tsx';
 import { Loading } from './components/loading.tsx';
 import { lazyRouteComponent } from './lazy-page.tsx';
@@ -16,6 +17,12 @@ const rootRoute = createRootRoute({
 });
 
 const pages = [
+  createRoute({
+    getParentRoute: () => rootRoute,
+    path: '/keys',
+    validateSearch: z.object({ provider: z.string().optional().catch(undefined) }),
+    component: lazyRouteComponent(() => import('./pages/keys/index.tsx'), 'KeysPage'),
+  }),
   createRoute({
     getParentRoute: () => rootRoute,
     path: '/',

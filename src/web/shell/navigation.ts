@@ -8,5 +8,6 @@ export interface NavigationEntry {
 
 /** In the order of the menu. The first one is the start page. */
 export const NAVIGATION: readonly [NavigationEntry, ...NavigationEntry[]] = [
+  { to: '/keys', label: shellTexts.pages.keys },
   { to: '/settings', label: shellTexts.pages.settings },
 ];

@@ -3,6 +3,7 @@ const locale = navigator.language;
 const dateTime = new Intl.DateTimeFormat(locale, { dateStyle: 'medium', timeStyle: 'short' });
 const date = new Intl.DateTimeFormat(locale, { dateStyle: 'medium' });
 const number = new Intl.NumberFormat(locale);
+const money = new Intl.NumberFormat(locale, { style: 'currency', currency: 'USD', maximumFractionDigits: 4 });
 // The texts are English, so relative times are too.
 const relative = new Intl.RelativeTimeFormat('en', { numeric: 'auto' });
 
@@ -43,4 +44,9 @@ export function formatDuration(ms: number): string {
   if (ms < 1_000) return `${String(Math.round(ms))} ms`;
   if (ms < 60_000) return `${(ms / 1_000).toFixed(1)} s`;
   return `${String(Math.floor(ms / 60_000))} min ${String(Math.round((ms % 60_000) / 1_000))} s`;
+}
+
+/** @param usd decimal text, as the API gives money. @returns dollars; small sums with up to 4 digits after the point. */
+export function formatMoney(usd: string): string {
+  return money.format(Number(usd));
 }
