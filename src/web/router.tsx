@@ -31,6 +31,16 @@ const pages = [
   }),
   createRoute({
     getParentRoute: () => rootRoute,
+    path: '/tokens',
+    component: lazyRouteComponent(() => import('./pages/tokens/index.tsx'), 'TokensPage'),
+  }),
+  createRoute({
+    getParentRoute: () => rootRoute,
+    path: '/audit',
+    component: lazyRouteComponent(() => import('./pages/audit/index.tsx'), 'AuditPage'),
+  }),
+  createRoute({
+    getParentRoute: () => rootRoute,
     path: '/settings',
     component: lazyRouteComponent(() => import('./pages/settings/index.tsx'), 'SettingsPage'),
   }),

@@ -2,6 +2,7 @@
 const locale = navigator.language;
 const dateTime = new Intl.DateTimeFormat(locale, { dateStyle: 'medium', timeStyle: 'short' });
 const date = new Intl.DateTimeFormat(locale, { dateStyle: 'medium' });
+const timeOfDay = new Intl.DateTimeFormat(locale, { timeStyle: 'short' });
 const number = new Intl.NumberFormat(locale);
 const money = new Intl.NumberFormat(locale, { style: 'currency', currency: 'USD', maximumFractionDigits: 4 });
 // The texts are English, so relative times are too.
@@ -18,6 +19,11 @@ const UNITS = [
 /** @param text ISO 8601. */
 export function formatDateTime(text: string): string {
   return dateTime.format(new Date(text));
+}
+
+/** @param text ISO 8601. @returns the time of the day. */
+export function formatTime(text: string): string {
+  return timeOfDay.format(new Date(text));
 }
 
 /** @param text ISO 8601. */

@@ -5,7 +5,7 @@ import type { KeyView } from '../../../keys/schema.ts';
 import { keysTexts as texts } from '../../texts/keys.ts';
 import { shellTexts } from '../../texts/shell.ts';
 import { endOfDay, toDay } from './expiry.ts';
-import { useUpdateKey } from './queries.ts';
+import { useUpdateKey } from '../../api/keys.ts';
 
 /** Changes the label and the expiry of a stored key. */
 export function EditKeyForm({ stored, onDone }: { stored: KeyView; onDone: () => void }): ReactNode {

@@ -1,4 +1,4 @@
-import { Alert, TextInput } from '@mantine/core';
+import { TextInput } from '@mantine/core';
 import { useQuery } from '@tanstack/react-query';
 import { getRouteApi } from '@tanstack/react-router';
 import { useState, type ReactNode } from 'react';
@@ -11,7 +11,7 @@ import { PageHeader } from '../../components/page-header.tsx';
 import { keysTexts as texts } from '../../texts/keys.ts';
 import { ManageDialog } from './manage-dialog.tsx';
 import { ProviderRow } from './provider-row.tsx';
-import { keysQuery, providersQuery, statsQuery } from './queries.ts';
+import { keysQuery, providersQuery, statsQuery } from '../../api/keys.ts';
 import classes from './keys.module.css';
 
 const GROUPS = ['llm', 'tool', 'git'] as const;
@@ -70,9 +70,10 @@ function TierNotice(): ReactNode {
   const { tier, features } = useMe();
   if (features.byok) return null;
   return (
-    <Alert mb="md" variant="default" title={texts.tierTitle(tier)}>
-      {texts.tierText}
-    </Alert>
+    <div className={classes['notice']} role="note">
+      <p>{texts.tierTitle(tier)}</p>
+      <p>{texts.tierText}</p>
+    </div>
   );
 }
 

@@ -11,7 +11,7 @@ import { formatDate, formatDuration, formatMoney } from '../../texts/format.ts';
 import { keyStatusTexts, keysTexts as texts } from '../../texts/keys.ts';
 import { EditKeyForm } from './edit-key-form.tsx';
 import { KeyForm } from './key-form.tsx';
-import { keyUsageQuery, useDeleteKeys, useTestKey, useUpdateKey } from './queries.ts';
+import { keyUsageQuery, useDeleteKeys, useTestKey, useUpdateKey } from '../../api/keys.ts';
 import classes from './keys.module.css';
 
 export interface KeyCardProps {

@@ -10,7 +10,7 @@ import { keyStatusTexts, keysTexts } from '../../texts/keys.ts';
 import { shellTexts } from '../../texts/shell.ts';
 import { cleanPastedKey } from './clean-pasted-key.ts';
 import { endOfDay, toDay } from './expiry.ts';
-import { useAddKey, type NewKey } from './queries.ts';
+import { useAddKey, type NewKey } from '../../api/keys.ts';
 
 const texts = keysTexts.form;
 /** The provider could not say whether the key is good, so the user may decide. */

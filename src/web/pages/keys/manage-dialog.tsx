@@ -6,7 +6,7 @@ import { ConfirmDialog } from '../../components/confirm-dialog.tsx';
 import { keysTexts as texts } from '../../texts/keys.ts';
 import { KeyCard } from './key-card.tsx';
 import { KeyForm } from './key-form.tsx';
-import { useDeleteKeys } from './queries.ts';
+import { useDeleteKeys } from '../../api/keys.ts';
 import { WhoPays } from './who-pays.tsx';
 import classes from './keys.module.css';
 

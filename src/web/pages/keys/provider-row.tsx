@@ -6,7 +6,7 @@ import { useMe } from '../../api/me.ts';
 import { keysTexts as texts } from '../../texts/keys.ts';
 import { ProviderIcon } from './provider-icon.tsx';
 import { WhoPays } from './who-pays.tsx';
-import { statsQuery } from './queries.ts';
+import { statsQuery } from '../../api/keys.ts';
 import classes from './keys.module.css';
 
 export interface ProviderRowProps {

@@ -2,7 +2,7 @@ import { useQuery } from '@tanstack/react-query';
 import type { ReactNode } from 'react';
 import type { ProviderView } from '../../../keys/schema.ts';
 import { keysTexts as texts } from '../../texts/keys.ts';
-import { routeQuery } from './queries.ts';
+import { routeQuery } from '../../api/keys.ts';
 import classes from './keys.module.css';
 
 /** Who would pay for a request to this provider now, by the server's own decision. Nothing for tools and git. */

@@ -1,6 +1,6 @@
 import { queryOptions, useMutation, useQueryClient } from '@tanstack/react-query';
 import { z } from 'zod';
-import { RoutePreview } from '../../../gateway/schema.ts';
+import { RoutePreview } from '../../gateway/schema.ts';
 import {
   KeyAdded,
   KeysDeleted,
@@ -9,9 +9,9 @@ import {
   KeyView,
   ProviderView,
   type AddKey,
-} from '../../../keys/schema.ts';
-import { UsageTotals } from '../../../usage/schema.ts';
-import { callApi } from '../../api/call.ts';
+} from '../../keys/schema.ts';
+import { UsageTotals } from '../../usage/schema.ts';
+import { callApi } from './call.ts';
 
 const DAY_MS = 86_400_000;
 const USAGE_DAYS = 30;
