@@ -1,4 +1,10 @@
-import { createRootRoute, createRoute, createRouter, Navigate } from '@tanstack/react-router';
+import {
+  createRootRoute,
+  createRoute,
+  createRouter,
+  Navigate,
+  stripSearchParams,
+} from '@tanstack/react-router';
 import { z } from 'zod';
 import { ErrorPage } from './components/error-state.tsx';
 import { Loading } from './components/loading.tsx';
@@ -28,6 +34,50 @@ const pages = [
     path: '/',
     // Not a redirect before loading: visitors without a session see the landing at this address.
     component: () => <Navigate to={NAVIGATION[0].to} replace />,
+  }),
+  createRoute({
+    getParentRoute: () => rootRoute,
+    path: '/servers',
+    component: lazyRouteComponent(() => import('./pages/servers/index.tsx'), 'ServersPage'),
+  }),
+  createRoute({
+    getParentRoute: () => rootRoute,
+    path: '/servers/new',
+    component: lazyRouteComponent(() => import('./pages/servers/new-server.tsx'), 'NewServerPage'),
+  }),
+  createRoute({
+    getParentRoute: () => rootRoute,
+    path: '/servers/$id',
+    // A server that was just added is tested at once.
+    validateSearch: z.object({ test: z.boolean().catch(false).default(false) }),
+    search: { middlewares: [stripSearchParams({ test: false })] },
+    component: lazyRouteComponent(() => import('./pages/servers/server.tsx'), 'ServerPage'),
+  }),
+  createRoute({
+    getParentRoute: () => rootRoute,
+    path: '/runs',
+    validateSearch: z.object({
+      server_id: z.string().catch('').default(''),
+      status: z.enum(['', 'queued', 'running', 'finished']).catch('').default(''),
+      language: z.enum(['', 'python', 'javascript', 'bash']).catch('').default(''),
+    }),
+    search: { middlewares: [stripSearchParams({ server_id: '', status: '', language: '' })] },
+    component: lazyRouteComponent(() => import('./pages/runs/index.tsx'), 'RunsPage'),
+  }),
+  createRoute({
+    getParentRoute: () => rootRoute,
+    path: '/runs/new',
+    validateSearch: z.object({
+      again: z.string().catch('').default(''),
+      server_id: z.string().catch('').default(''),
+    }),
+    search: { middlewares: [stripSearchParams({ again: '', server_id: '' })] },
+    component: lazyRouteComponent(() => import('./pages/runs/new-run.tsx'), 'NewRunPage'),
+  }),
+  createRoute({
+    getParentRoute: () => rootRoute,
+    path: '/runs/$id',
+    component: lazyRouteComponent(() => import('./pages/runs/run.tsx'), 'RunPage'),
   }),
   createRoute({
     getParentRoute: () => rootRoute,

@@ -12,6 +12,8 @@ export interface CallOptions {
   idempotencyKey?: string;
   /** Defaults to JSON. */
   accept?: string;
+  /** 202 at once for what takes long. */
+  respondsAsync?: boolean;
   signal?: AbortSignal;
 }
 
@@ -43,13 +45,14 @@ export async function openResponse(path: string, options: CallOptions = {}): Pro
 }
 
 async function send(path: string, options: CallOptions): Promise<Response> {
-  const { method = 'GET', body, ifMatch, idempotencyKey, accept = 'application/json', signal } = options;
+  const { method = 'GET', body, ifMatch, idempotencyKey, respondsAsync, accept = 'application/json', signal } = options;
   try {
     return await fetch(path, {
       method,
       headers: {
         accept,
         ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+        ...(respondsAsync === true ? { prefer: 'respond-async' } : {}),
         ...(ifMatch === undefined ? {} : { 'if-match': `"${ifMatch}"` }),
         ...(idempotencyKey === undefined ? {} : { 'idempotency-key': idempotencyKey }),
       },

@@ -1,0 +1,88 @@
+import { EventSourceParserStream } from 'eventsource-parser/stream';
+import { z } from 'zod';
+import { ExitView } from '../../runs/schema.ts';
+import { ApiError, isTemporary } from './problem.ts';
+
+/** Events of a run (docs/api.md, "Runs"). */
+const RunEvent = z.discriminatedUnion('type', [
+  z.object({
+    type: z.literal('phase'),
+    seq: z.number(),
+    phase: z.enum(['queued', 'preparing', 'started']),
+    position: z.number().nullish(),
+  }),
+  z.object({
+    type: z.literal('output'),
+    seq: z.number(),
+    stream: z.enum(['stdout', 'stderr']),
+    encoding: z.enum(['utf8', 'base64']),
+    data: z.string(),
+  }),
+  z.object({ type: z.literal('truncated'), seq: z.number(), stream: z.string(), dropped_bytes: z.number() }),
+  ExitView.extend({ type: z.literal('exit'), seq: z.number() }),
+]);
+export type RunEvent = z.output<typeof RunEvent>;
+
+export interface FollowOptions {
+  onEvent: (event: RunEvent) => void;
+  /** False while the connection is lost and tried again. */
+  onConnected: (isConnected: boolean) => void;
+  signal: AbortSignal;
+}
+
+const RETRY_DELAY_MS = 1_000;
+
+/**
+ * Follows a run from its first event to its exit. A lost connection is made again, from the event after the last one.
+ * @throws ApiError when the run cannot be read, e.g. 401 and 404.
+ */
+export async function followRun(id: string, options: FollowOptions): Promise<void> {
+  let next = 1;
+  const onEvent = (event: RunEvent) => {
+    next = event.seq + 1;
+    options.onEvent(event);
+  };
+  while (!(await readToExit(id, next, { ...options, onEvent }))) {
+    options.onConnected(false);
+    await new Promise((resolve) => setTimeout(resolve, RETRY_DELAY_MS));
+  }
+}
+
+/** @returns false when the connection ended before the run; true also when the reader has left. */
+async function readToExit(id: string, from: number, options: FollowOptions): Promise<boolean> {
+  const { onEvent, onConnected, signal } = options;
+  try {
+    const events = await openEvents(id, from, signal);
+    onConnected(true);
+    for await (const event of events) {
+      onEvent(event);
+      if (event.type === 'exit') return true;
+    }
+  } catch (error) {
+    if (error instanceof ApiError && !isTemporary(error)) throw error;
+  }
+  return signal.aborted;
+}
+
+async function openEvents(id: string, from: number, signal: AbortSignal): Promise<AsyncIterable<RunEvent>> {
+  const response = await fetch(`/api/v1/runs/${encodeURIComponent(id)}/events?from=${String(from)}`, {
+    headers: { accept: 'text/event-stream' },
+    signal,
+  });
+  if (!response.ok || response.body === null) {
+    const body: unknown = await response.json().catch(() => undefined);
+    throw new ApiError(response.status, body);
+  }
+  return parseEvents(response.body);
+}
+
+async function* parseEvents(body: ReadableStream<Uint8Array<ArrayBuffer>>): AsyncIterable<RunEvent> {
+  const messages = body.pipeThrough(new TextDecoderStream()).pipeThrough(new EventSourceParserStream());
+  const reader = messages.getReader();
+  try {
+    for (let read = await reader.read(); !read.done; read = await reader.read())
+      yield RunEvent.parse(JSON.parse(read.value.data));
+  } finally {
+    await reader.cancel().catch(() => undefined);
+  }
+}
