@@ -12,6 +12,7 @@ import { RelativeTime } from '../../components/relative-time.tsx';
 import { StatusBadge } from '../../components/status-badge.tsx';
 import { formatDuration } from '../../texts/format.ts';
 import { describeRun, languageNames, runsTexts as texts, type RunState } from '../../texts/runs.ts';
+import { shellTexts } from '../../texts/shell.ts';
 import { OutputView } from './output-view.tsx';
 import { useRunOutput, type FollowedRun } from './use-run-output.ts';
 import classes from './runs.module.css';
@@ -23,10 +24,15 @@ export function RunPage(): ReactNode {
   const { id } = route.useParams();
   const run = useQuery(runQuery(id));
   if (run.data === undefined)
-    return run.isError ? (
-      <ErrorState error={run.error} onRetry={() => void run.refetch()} />
-    ) : (
-      <Loading lines={8} />
+    return (
+      <>
+        <PageHeader title={shellTexts.pages.runs} />
+        {run.isError ? (
+          <ErrorState error={run.error} onRetry={() => void run.refetch()} />
+        ) : (
+          <Loading lines={8} />
+        )}
+      </>
     );
   // A new run starts with new state.
   return <FollowedRunView key={id} run={run.data} />;

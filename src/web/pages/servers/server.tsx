@@ -19,6 +19,7 @@ import { Loading } from '../../components/loading.tsx';
 import { PageHeader } from '../../components/page-header.tsx';
 import { StatusBadge } from '../../components/status-badge.tsx';
 import { serverStatusTexts, serversTexts as texts, serverTypeTexts } from '../../texts/servers.ts';
+import { shellTexts } from '../../texts/shell.ts';
 import { HostKeyNotice } from './host-key-notice.tsx';
 import { ServerForm } from './server-form.tsx';
 import { TestStages } from './test-stages.tsx';
@@ -31,10 +32,15 @@ export function ServerPage(): ReactNode {
   const { id } = route.useParams();
   const server = useQuery(serverQuery(id));
   if (server.data === undefined)
-    return server.isError ? (
-      <ErrorState error={server.error} onRetry={() => void server.refetch()} />
-    ) : (
-      <Loading lines={8} />
+    return (
+      <>
+        <PageHeader title={shellTexts.pages.servers} />
+        {server.isError ? (
+          <ErrorState error={server.error} onRetry={() => void server.refetch()} />
+        ) : (
+          <Loading lines={8} />
+        )}
+      </>
     );
   return <Server server={server.data} />;
 }
