@@ -277,7 +277,7 @@ describeInBrowser('the page Provider keys', () => {
     expect(takeStatusLines(opened, 403)).toBe(1);
 
     await page.reload();
-    await page.getByText('Your tier is free.').waitFor();
+    await page.getByText('needs the tier Starter or higher; yours is Free').waitFor();
     await card.waitFor();
     expect(await card.getByRole('button').allInnerTexts()).toEqual(['Delete']);
     await expectAccessible(page);

@@ -191,7 +191,7 @@ describeOn('ssh', 'the page Runs', () => {
     const id = await start('true');
     const bob = await createServerClient(app, 'free');
     const opened = await open('/runs', bob.session);
-    await opened.page.getByText('Running code needs the Starter tier or higher.').waitFor();
+    await opened.page.getByText('Running code needs the tier Starter or higher').waitFor();
     await opened.page.goto(`${app.url}/runs/${id}`);
     await opened.page.getByRole('alert').getByText('This was not found').waitFor();
     await expectAccessible(opened.page);

@@ -45,7 +45,15 @@ export async function openResponse(path: string, options: CallOptions = {}): Pro
 }
 
 async function send(path: string, options: CallOptions): Promise<Response> {
-  const { method = 'GET', body, ifMatch, idempotencyKey, respondsAsync, accept = 'application/json', signal } = options;
+  const {
+    method = 'GET',
+    body,
+    ifMatch,
+    idempotencyKey,
+    respondsAsync,
+    accept = 'application/json',
+    signal,
+  } = options;
   try {
     return await fetch(path, {
       method,

@@ -1,6 +1,7 @@
 import { EventSourceParserStream } from 'eventsource-parser/stream';
 import { z } from 'zod';
 import { ExitView } from '../../runs/schema.ts';
+import { openResponse } from './call.ts';
 import { ApiError, isTemporary } from './problem.ts';
 
 /** Events of a run (docs/api.md, "Runs"). */
@@ -65,14 +66,11 @@ async function readToExit(id: string, from: number, options: FollowOptions): Pro
 }
 
 async function openEvents(id: string, from: number, signal: AbortSignal): Promise<AsyncIterable<RunEvent>> {
-  const response = await fetch(`/api/v1/runs/${encodeURIComponent(id)}/events?from=${String(from)}`, {
-    headers: { accept: 'text/event-stream' },
+  const response = await openResponse(`/api/v1/runs/${encodeURIComponent(id)}/events?from=${String(from)}`, {
+    accept: 'text/event-stream',
     signal,
   });
-  if (!response.ok || response.body === null) {
-    const body: unknown = await response.json().catch(() => undefined);
-    throw new ApiError(response.status, body);
-  }
+  if (response.body === null) throw new ApiError(response.status, undefined);
   return parseEvents(response.body);
 }
 

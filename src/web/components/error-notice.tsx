@@ -3,6 +3,7 @@ import type { ReactNode } from 'react';
 import { isApiError } from '../api/problem.ts';
 import { shellTexts } from '../texts/shell.ts';
 import { describeError } from './error-state.tsx';
+import classes from './states.module.css';
 
 /** Why a form or a dialog could not be saved, inside it. Nothing is shown without an error. */
 export function ErrorNotice({ error }: { error: unknown }): ReactNode {
@@ -12,6 +13,10 @@ export function ErrorNotice({ error }: { error: unknown }): ReactNode {
     <Alert color="red" role="alert" my="md">
       {describeError(error).text}{' '}
       {loginUrl !== undefined && <Anchor href={loginUrl}>{shellTexts.errors.signInAgain}</Anchor>}
+      {isApiError(error) &&
+        error.fieldErrors.map(({ path, message }) => (
+          <span key={path} className={classes['fieldError']}>{`${path} ${message}`}</span>
+        ))}
     </Alert>
   );
 }

@@ -60,9 +60,7 @@ export const keysTexts = {
   description: 'Your own keys (BYOK). They are stored encrypted and never shown again.',
   summary: (configured: number, total: number, valid: number, tier: string) =>
     `${formatNumber(configured)} of ${formatNumber(total)} providers, ${formatNumber(valid)} valid, tier ${tier}`,
-  tierTitle: (tier: string) =>
-    `Your tier is ${tier}. Adding, changing and testing keys needs Starter or higher.`,
-  tierText: 'Requests are paid by the system default where there is one. You can see and delete stored keys.',
+  tierMissing: 'Adding, changing and testing keys',
   search: 'Search providers',
   noMatch: 'No provider has this name',
   noMatchText: 'Check the spelling. A provider that speaks OpenAI’s protocol can be added as “Custom”.',
@@ -144,6 +142,4 @@ export const keysTexts = {
   save: 'Save',
   changedMeanwhile:
     'The key was changed in another place meanwhile. It is shown as it is now; change it again.',
-  reauth: 'For this step, sign in again: your last sign-in is older than 15 minutes.',
-  reauthLink: 'Sign in again',
 } as const;

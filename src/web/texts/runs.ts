@@ -55,7 +55,7 @@ export const runsTexts = {
   >,
   columns: { run: 'Run', server: 'Server', started: 'Started', duration: 'Duration', status: 'Status' },
   nameOf: (language: string, id: string) => `${language}, ${id.slice(0, 8)}`,
-  tierText: 'Running code needs the Starter tier or higher. Earlier runs can be read.',
+  tierMissing: 'Running code',
   noServerTitle: 'No server to run on',
   noServerText: 'Add an execution server first.',
   form: {

@@ -57,8 +57,7 @@ export const serversTexts = {
   add: 'Add server',
   emptyTitle: 'No execution servers yet',
   emptyText: 'Connect a machine of your own and run code there, with live output.',
-  tierText:
-    'Adding, changing and testing servers needs the Starter tier or higher. You can see and delete servers.',
+  tierMissing: 'Adding, changing and testing servers',
   isDefault: 'Default',
   isInactive: 'Disabled',
   lastTested: 'Last checked',
@@ -96,8 +95,6 @@ export const serversTexts = {
     shown: 'Shown now',
     confirm: 'It is the same: confirm',
     confirmed: 'Host key',
-    reauth: 'Confirming a changed key needs a sign-in of the last 15 minutes.',
-    reauthLink: 'Sign in again',
   },
   conflict: {
     title: 'The server was changed meanwhile',

@@ -72,6 +72,4 @@ export const tokensTexts = {
   snippets: 'Ready to paste',
   snippetsHint: 'With the address of this installation. Put your token in place of YOUR_TOKEN.',
   placeholder: 'YOUR_TOKEN',
-  reauthText: 'Making a token needs a sign-in of the last 15 minutes. What you typed is kept.',
-  reauthLink: 'Sign in again',
 } as const;

@@ -1,7 +1,8 @@
-import { Alert, Button, Group, TextInput } from '@mantine/core';
+import { Button, Group, TextInput } from '@mantine/core';
 import { useForm } from '@mantine/form';
 import type { ReactNode } from 'react';
 import type { KeyView } from '../../../keys/schema.ts';
+import { ErrorNotice } from '../../components/error-notice.tsx';
 import { keysTexts as texts } from '../../texts/keys.ts';
 import { shellTexts } from '../../texts/shell.ts';
 import { endOfDay, toDay } from './expiry.ts';
@@ -34,11 +35,7 @@ export function EditKeyForm({ stored, onDone }: { stored: KeyView; onDone: () =>
         description={texts.form.expiresHint}
         {...form.getInputProps('expires')}
       />
-      {update.error !== null && (
-        <Alert mt="sm" color="red" role="alert">
-          {update.error.message}
-        </Alert>
-      )}
+      <ErrorNotice error={update.error} />
       <Group mt="md" gap="xs">
         <Button type="submit" loading={update.isPending}>
           {texts.save}

@@ -8,6 +8,7 @@ import { EmptyState } from '../../components/empty-state.tsx';
 import { ErrorState } from '../../components/error-state.tsx';
 import { Loading } from '../../components/loading.tsx';
 import { PageHeader } from '../../components/page-header.tsx';
+import { TierNotice } from '../../components/tier-notice.tsx';
 import { keysTexts as texts } from '../../texts/keys.ts';
 import { ManageDialog } from './manage-dialog.tsx';
 import { ProviderRow } from './provider-row.tsx';
@@ -30,7 +31,7 @@ export function KeysPage(): ReactNode {
   return (
     <>
       <PageHeader title={texts.title} description={<Summary />} />
-      <TierNotice />
+      <TierNotice missing={texts.tierMissing} />
       {failed !== undefined ? (
         <ErrorState error={failed.error} onRetry={() => void failed.refetch()} />
       ) : providers.data === undefined || keys.data === undefined ? (
@@ -63,17 +64,6 @@ function Summary(): ReactNode {
       <br />
       {texts.summary(configured, total, valid, tier)}
     </>
-  );
-}
-
-function TierNotice(): ReactNode {
-  const { tier, features } = useMe();
-  if (features.byok) return null;
-  return (
-    <div className={classes['notice']} role="note">
-      <p>{texts.tierTitle(tier)}</p>
-      <p>{texts.tierText}</p>
-    </div>
   );
 }
 

@@ -13,6 +13,7 @@ import { Loading } from '../../components/loading.tsx';
 import { PageHeader } from '../../components/page-header.tsx';
 import { RelativeTime } from '../../components/relative-time.tsx';
 import { StatusBadge } from '../../components/status-badge.tsx';
+import { TierNotice } from '../../components/tier-notice.tsx';
 import { formatDuration } from '../../texts/format.ts';
 import { describeRun, languageNames, runsTexts as texts } from '../../texts/runs.ts';
 import { shellTexts } from '../../texts/shell.ts';
@@ -37,11 +38,8 @@ export function RunsPage(): ReactNode {
   };
   return (
     <>
-      <PageHeader
-        title={shellTexts.pages.runs}
-        description={features.execution_servers ? texts.description : texts.tierText}
-        actions={start}
-      />
+      <PageHeader title={shellTexts.pages.runs} description={texts.description} actions={start} />
+      <TierNotice missing={texts.tierMissing} />
       <Filters filter={filter} onChange={setFilter} />
       {listed === undefined ? (
         runs.isError ? (

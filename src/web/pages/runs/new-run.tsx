@@ -1,14 +1,14 @@
-import { Alert, Button, FileInput, NumberInput, Select, Textarea, TextInput } from '@mantine/core';
+import { Button, FileInput, NumberInput, Select, Textarea, TextInput } from '@mantine/core';
 import type { UseFormReturnType } from '@mantine/form';
 import { useQuery } from '@tanstack/react-query';
 import { getRouteApi } from '@tanstack/react-router';
 import { useState, type ReactNode } from 'react';
 import type { RunDetails } from '../../../runs/schema.ts';
 import type { ServerView } from '../../../servers/schema.ts';
-import { isApiError } from '../../api/problem.ts';
 import { runQuery, useStartRun } from '../../api/runs.ts';
 import { serversQuery } from '../../api/servers.ts';
 import { EmptyState } from '../../components/empty-state.tsx';
+import { ErrorNotice } from '../../components/error-notice.tsx';
 import { ErrorState } from '../../components/error-state.tsx';
 import { Loading } from '../../components/loading.tsx';
 import { PageHeader } from '../../components/page-header.tsx';
@@ -95,7 +95,7 @@ function RunForm({ servers, earlier, serverId }: RunFormProps): ReactNode {
       />
       <Program form={form} />
       <Options form={form} files={files} onFiles={setFiles} />
-      <Failure error={start.error} />
+      <ErrorNotice error={start.error} />
       <Button type="submit" loading={start.isPending}>
         {texts.submit}
       </Button>
@@ -182,16 +182,5 @@ function Options({ form, files, onFiles }: OptionsProps): ReactNode {
         />
       </div>
     </details>
-  );
-}
-
-function Failure({ error }: { error: Error | null }): ReactNode {
-  if (error === null) return null;
-  return (
-    <Alert color="red" role="alert">
-      {error.message}
-      {isApiError(error) &&
-        error.fieldErrors.map(({ path, message }) => <p key={path}>{`${path} ${message}`}</p>)}
-    </Alert>
   );
 }

@@ -1,7 +1,7 @@
 import { useEffect, useState } from 'react';
 import { followRun } from '../../api/run-events.ts';
 import { isApiError } from '../../api/problem.ts';
-import { sessionState } from '../../shell/session-state.ts';
+import { setAppState } from '../../app-state.ts';
 import { createRunOutput, type RunOutput } from './run-output.ts';
 
 export interface FollowedRun {
@@ -37,7 +37,7 @@ export function useRunOutput(id: string): FollowedRun {
         draw();
       },
     }).catch((error: unknown) => {
-      if (isApiError(error, 'unauthenticated')) sessionState.markEnded();
+      if (isApiError(error, 'unauthenticated')) setAppState({ session: 'ended' });
       state = { ...state, error };
       draw();
     });

@@ -1,9 +1,9 @@
-import { Alert, Anchor, Button } from '@mantine/core';
+import { Button } from '@mantine/core';
 import type { ReactNode } from 'react';
 import type { ServerView } from '../../../servers/schema.ts';
-import { isApiError } from '../../api/problem.ts';
 import { useConfirmHostKey } from '../../api/servers.ts';
 import { CopyButton } from '../../components/copy-button.tsx';
+import { ErrorNotice } from '../../components/error-notice.tsx';
 import { serversTexts } from '../../texts/servers.ts';
 import classes from './servers.module.css';
 
@@ -46,7 +46,7 @@ export function HostKeyNotice({ server, onConfirmed }: HostKeyNoticeProps): Reac
           </dd>
         </div>
       </dl>
-      <Failure error={confirm.error} />
+      <ErrorNotice error={confirm.error} />
       <Button
         loading={confirm.isPending}
         onClick={() => {
@@ -56,21 +56,5 @@ export function HostKeyNotice({ server, onConfirmed }: HostKeyNoticeProps): Reac
         {texts.confirm}
       </Button>
     </section>
-  );
-}
-
-function Failure({ error }: { error: Error | null }): ReactNode {
-  if (error === null) return null;
-  const loginUrl = isApiError(error, 'reauth_required') ? error.members['login_url'] : undefined;
-  return (
-    <Alert mb="sm" color="red" role="alert">
-      {typeof loginUrl === 'string' ? (
-        <>
-          {texts.reauth} <Anchor href={loginUrl}>{texts.reauthLink}</Anchor>
-        </>
-      ) : (
-        error.message
-      )}
-    </Alert>
   );
 }

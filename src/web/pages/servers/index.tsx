@@ -11,6 +11,7 @@ import { Loading } from '../../components/loading.tsx';
 import { PageHeader } from '../../components/page-header.tsx';
 import { RelativeTime } from '../../components/relative-time.tsx';
 import { StatusBadge } from '../../components/status-badge.tsx';
+import { TierNotice } from '../../components/tier-notice.tsx';
 import { serverStatusTexts, serversTexts as texts, serverTypeTexts } from '../../texts/servers.ts';
 import { shellTexts } from '../../texts/shell.ts';
 import classes from './servers.module.css';
@@ -24,9 +25,10 @@ export function ServersPage(): ReactNode {
     <>
       <PageHeader
         title={shellTexts.pages.servers}
-        description={features.execution_servers ? texts.description : texts.tierText}
+        description={texts.description}
         actions={isEmpty ? undefined : add}
       />
+      <TierNotice missing={texts.tierMissing} />
       {servers.data === undefined ? (
         servers.isError ? (
           <ErrorState error={servers.error} onRetry={() => void servers.refetch()} />

@@ -4,6 +4,7 @@ import { useState, type ReactNode } from 'react';
 import type { ServerView } from '../../../servers/schema.ts';
 import { isApiError } from '../../api/problem.ts';
 import { serverQuery, useAddServer, useUpdateServer } from '../../api/servers.ts';
+import { ErrorNotice } from '../../components/error-notice.tsx';
 import { useDraftForm } from '../../drafts.ts';
 import { serversTexts, type ServerType } from '../../texts/servers.ts';
 import { shellTexts } from '../../texts/shell.ts';
@@ -85,7 +86,7 @@ export function ServerForm({ server, type = 'ssh', onDone, onCancel }: ServerFor
           }}
         />
       ) : (
-        <Failure error={failure} />
+        <ErrorNotice error={failure} />
       )}
       <Group gap="xs">
         <Button type="submit" loading={add.isPending || update.isPending}>
@@ -125,17 +126,6 @@ const FIELD_OF_MEMBER: Record<string, keyof ServerValues> = {
 
 function toFormErrors(errors: readonly { path: string; message: string }[]): Record<string, string> {
   return Object.fromEntries(errors.map(({ path, message }) => [FIELD_OF_MEMBER[path] ?? path, message]));
-}
-
-function Failure({ error }: { error: Error | null }): ReactNode {
-  if (error === null) return null;
-  return (
-    <Alert color="red" role="alert">
-      {error.message}
-      {isApiError(error) &&
-        error.fieldErrors.map(({ path, message }) => <p key={path}>{`${path} ${message}`}</p>)}
-    </Alert>
-  );
 }
 
 /** The server was changed since this form was opened: says what, and offers the current values. */

@@ -1,10 +1,10 @@
-import { Alert, Anchor, Button, Checkbox, Group, Modal, Select, Textarea, TextInput } from '@mantine/core';
+import { Button, Checkbox, Group, Modal, Select, Textarea, TextInput } from '@mantine/core';
 import type { UseFormReturnType } from '@mantine/form';
 import { useQuery } from '@tanstack/react-query';
 import type { ReactNode } from 'react';
 import { keysQuery } from '../../api/keys.ts';
-import { isApiError } from '../../api/problem.ts';
 import { useCreateToken, type Scope } from '../../api/tokens.ts';
+import { ErrorNotice } from '../../components/error-notice.tsx';
 import { useDraftForm } from '../../drafts.ts';
 import { shellTexts } from '../../texts/shell.ts';
 import { tokensTexts } from '../../texts/tokens.ts';
@@ -54,7 +54,7 @@ export function CreateTokenDialog({ onClose }: { onClose: () => void }): ReactNo
       {create.data === undefined ? (
         <form onSubmit={submit}>
           <Fields form={form} />
-          <Failure error={create.error} />
+          <ErrorNotice error={create.error} />
           <Group mt="md" gap="xs">
             <Button type="submit" loading={create.isPending}>
               {texts.submit}
@@ -149,25 +149,5 @@ function KeyChoice({ form }: { form: UseFormReturnType<TokenValues> }): ReactNod
         <Checkbox key={id} mt="xs" value={id} label={`${provider}: ${label ?? preview}`} />
       ))}
     </Checkbox.Group>
-  );
-}
-
-function Failure({ error }: { error: Error | null }): ReactNode {
-  if (error === null) return null;
-  const loginUrl = isApiError(error, 'reauth_required') ? error.members['login_url'] : undefined;
-  return (
-    <Alert mt="sm" color="red" role="alert">
-      {typeof loginUrl === 'string' ? renderSignIn(loginUrl) : error.message}
-      {isApiError(error) &&
-        error.fieldErrors.map(({ path, message }) => <p key={path}>{`${path} ${message}`}</p>)}
-    </Alert>
-  );
-}
-
-function renderSignIn(loginUrl: string): ReactNode {
-  return (
-    <>
-      {tokensTexts.reauthText} <Anchor href={loginUrl}>{tokensTexts.reauthLink}</Anchor>
-    </>
   );
 }
