@@ -26,15 +26,18 @@ describeInBrowser('the page Audit log', () => {
     const keyId = await addKey(app, session, { provider: 'demo', key: 'demo-my-first-key', label: 'Work' });
     const gone = await addKey(app, session, { provider: 'demo', key: 'demo-my-second-key' });
     await app.call(`/api/v1/byok/keys/demo?key_id=${gone}`, { method: 'DELETE', session });
-    for (let change = 0; change < 100; change += 1)
-      await app.call(`/api/v1/byok/keys/demo/${keyId}`, {
-        method: 'PATCH',
+    for (let count = 0; count < 50; count += 1) {
+      const token = await app.call('/api/v1/tokens', {
+        method: 'POST',
         session,
-        json: { enabled: change % 2 === 1 },
+        json: { name: 'Short', scopes: ['chat'] },
       });
+      const { id } = (await token.json()) as { id: string };
+      await app.call(`/api/v1/tokens/${id}`, { method: 'DELETE', session });
+    }
     const { page, complaints } = await openPage(browser, app, { path: '/audit', session });
     const events = page.getByRole('main').getByRole('listitem');
-    await events.filter({ hasText: 'You changed the key Demo “Work”' }).first().waitFor();
+    await events.filter({ hasText: 'You revoked the token' }).first().waitFor();
     expect(await events.count()).toBe(100);
     await expectAccessible(page);
 
@@ -49,11 +52,11 @@ describeInBrowser('the page Audit log', () => {
     await page.getByRole('option', { name: 'Deleted a key', exact: true }).click();
     await events.filter({ hasText: 'You deleted' }).waitFor();
     expect(await events.count()).toBe(1);
-    await page.getByLabel('To').fill('2020-01-01');
+    await page.getByLabel('To', { exact: true }).fill('2020-01-01');
     await page.getByRole('heading', { name: 'No event matches' }).waitFor();
     await expectAccessible(page);
     await page.getByRole('button', { name: 'Show everything' }).click();
-    await events.filter({ hasText: 'You changed the key Demo “Work”' }).first().waitFor();
+    await events.filter({ hasText: 'You revoked the token' }).first().waitFor();
     expect(complaints).toEqual([]);
     await page.context().close();
   });

@@ -95,7 +95,7 @@ describeOn('ssh', 'the page Execution servers', () => {
     await page.getByRole('button', { name: 'Edit' }).click();
     expect(await page.getByLabel('Password', { exact: true }).last().inputValue()).toBe('');
     await page.getByText('Leave empty to keep the stored one.').waitFor();
-    await page.getByLabel('Name').fill('Renamed');
+    await page.getByLabel('Name', { exact: true }).fill('Renamed');
     await expectAccessible(page);
     await page.getByRole('button', { name: 'Save', exact: true }).click();
     await page.getByRole('heading', { name: 'Renamed' }).waitFor();
@@ -116,19 +116,19 @@ describeOn('ssh', 'the page Execution servers', () => {
     expect(takeStatusLines(opened, 400)).toBe(1);
     await page.getByLabel('Host', { exact: true }).fill('127.0.0.1');
 
-    await ada.change(server.id, { workspace_path: '/tmp', connection_config: { port: 2222 } });
-    await page.getByLabel('Name').fill('Mine');
+    await ada.change(server.id, { workspace_path: '/tmp', is_active: false });
+    await page.getByLabel('Name', { exact: true }).fill('Mine');
     await page.getByRole('button', { name: 'Save', exact: true }).click();
     await page
       .getByRole('alert')
-      .getByText(/Changed in another tab or by another program: workspace_path, port/)
+      .getByText(/Changed in another tab or by another program: workspace_path, is_active/)
       .waitFor();
     expect(takeStatusLines(opened, 412)).toBe(1);
-    expect(await page.getByLabel('Name').inputValue()).toBe('Mine');
+    expect(await page.getByLabel('Name', { exact: true }).inputValue()).toBe('Mine');
     await expectAccessible(page);
     await page.getByRole('button', { name: 'Load the current values' }).click();
-    await page.getByLabel('Port').and(page.locator('[value="2222"]')).waitFor();
-    await page.getByLabel('Name').fill('Ours');
+    await page.getByLabel('Folder in which programs start').and(page.locator('[value="/tmp"]')).waitFor();
+    await page.getByLabel('Name', { exact: true }).fill('Ours');
     await page.getByRole('button', { name: 'Save', exact: true }).click();
     await page.getByRole('heading', { name: 'Ours' }).waitFor();
 

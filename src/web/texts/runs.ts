@@ -65,7 +65,7 @@ export const runsTexts = {
     language: 'Language',
     code: 'Code',
     command: 'Command',
-    figures: 'Add lines that show matplotlib figures here',
+    figures: 'Show matplotlib figures here',
     options: 'Options',
     stdin: 'Input (stdin)',
     files: 'Files',

@@ -23,12 +23,12 @@ export async function expectAccessible(page: Page, widths = WIDTHS): Promise<voi
     for (const colorScheme of COLOR_SCHEMES) {
       await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
       await page.evaluate(waitUntilDrawn);
-      const { violations, overflowPx } = await inspect(page, colorScheme === 'dark' ? COLOR_RULES : null);
-      expect({ width, colorScheme, violations, overflowPx }).toEqual({
+      const { violations, tooWide } = await inspect(page, colorScheme === 'dark' ? COLOR_RULES : null);
+      expect({ width, colorScheme, violations, tooWide }).toEqual({
         width,
         colorScheme,
         violations: [],
-        overflowPx: 0,
+        tooWide: [],
       });
     }
   }
@@ -54,23 +54,34 @@ async function waitUntilDrawn(): Promise<void> {
   await Promise.allSettled(ending.map(({ finished }) => finished));
 }
 
+interface PageElement {
+  outerHTML: string;
+  getBoundingClientRect(): { right: number };
+}
+
 async function inspect(
   page: Page,
   rules: string[] | null,
-): Promise<{ violations: string[]; overflowPx: number }> {
+): Promise<{ violations: string[]; tooWide: string[] }> {
   if (!(await page.evaluate<boolean>("'axe' in globalThis"))) await page.evaluate(AXE);
   return page.evaluate(async (runOnly) => {
     const { axe, document } = globalThis as unknown as {
       axe: { run(options: { runOnly?: string[] }): Promise<AxeResults> };
-      document: { documentElement: { scrollWidth: number; clientWidth: number } };
+      document: {
+        documentElement: { scrollWidth: number; clientWidth: number };
+        querySelectorAll(selector: string): ArrayLike<PageElement>;
+      };
     };
     const { violations } = await axe.run(runOnly === null ? {} : { runOnly });
     const { scrollWidth, clientWidth } = document.documentElement;
+    const elements = scrollWidth > clientWidth ? Array.from(document.querySelectorAll('body *')) : [];
     return {
       violations: violations.flatMap(({ id, help, nodes }) =>
         nodes.map((node) => `${id}: ${help}: ${node.html.slice(0, 300)}`),
       ),
-      overflowPx: Math.max(0, scrollWidth - clientWidth),
+      tooWide: elements
+        .filter((element) => element.getBoundingClientRect().right > clientWidth)
+        .map((element) => element.outerHTML.slice(0, 200)),
     };
   }, rules);
 }

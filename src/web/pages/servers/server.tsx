@@ -190,8 +190,7 @@ function Settings({ server }: { server: ServerView }): ReactNode {
           </>
         )}
         <Button
-          variant="light"
-          color="red"
+          variant="default"
           onClick={() => {
             setDeleting(true);
           }}
