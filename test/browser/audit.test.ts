@@ -23,7 +23,7 @@ describeInBrowser('the page Audit log', () => {
 
   it('tells what happened in words, by day, filtered, and a page at a time', async () => {
     const session = await app.signIn(await createUser({ tier: 'starter' }));
-    const keyId = await addKey(app, session, { provider: 'demo', key: 'demo-my-first-key', label: 'Work' });
+    await addKey(app, session, { provider: 'demo', key: 'demo-my-first-key', label: 'Work' });
     const gone = await addKey(app, session, { provider: 'demo', key: 'demo-my-second-key' });
     await app.call(`/api/v1/byok/keys/demo?key_id=${gone}`, { method: 'DELETE', session });
     for (let count = 0; count < 50; count += 1) {

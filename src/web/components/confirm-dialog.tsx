@@ -82,7 +82,7 @@ function Content({
         </Button>
         <Button
           type="submit"
-          {...(isDangerous ? { color: 'red' } : {})}
+          {...(isDangerous ? { color: 'red.9' } : {})}
           disabled={!isConfirmed}
           loading={isRunning}
         >

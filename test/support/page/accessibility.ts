@@ -77,7 +77,7 @@ async function inspect(
     const elements = scrollWidth > clientWidth ? Array.from(document.querySelectorAll('body *')) : [];
     return {
       violations: violations.flatMap(({ id, help, nodes }) =>
-        nodes.map((node) => `${id}: ${help}: ${node.html.slice(0, 300)}`),
+        nodes.map((node) => `${id}: ${node.failureSummary ?? help}: ${node.html.slice(0, 300)}`),
       ),
       tooWide: elements
         .filter((element) => element.getBoundingClientRect().right > clientWidth)
