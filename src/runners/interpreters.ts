@@ -105,6 +105,11 @@ function shorten(text: string, maxLength: number): string {
   return characters.length <= maxLength ? text : `…${characters.slice(1 - maxLength).join('')}`;
 }
 
+/** The words of a set-up that can be secrets: not the paths, whose folders are those of the interpreters. */
+export function listSetupSecrets(setup: string | null): string[] {
+  return (setup ?? '').split(/[\s"'=;:]+/).filter((word) => word !== '' && !word.includes('/'));
+}
+
 function createSecretCheck({ secrets, environment }: InterpreterSettings): (text: string) => boolean {
   const { PATH: searchPath = '', ...others } = environment ?? {};
   const values = [...secrets, ...Object.values(others)];

@@ -122,7 +122,10 @@ export type RunEvent =
   | { type: 'output'; stream: OutputStream; data: Uint8Array }
   | ExitEvent;
 
-/** In the order in which they run. `host_key` is for SSH only, `tls` for the other types. */
+/**
+ * In the order in which they run. `host_key` is for SSH only, `tls` for the other types, `setup` for servers that have
+ * one.
+ */
 export const TEST_STAGES = [
   'policy',
   'tcp',
@@ -131,6 +134,7 @@ export const TEST_STAGES = [
   'authentication',
   'permission',
   'workspace',
+  'setup',
   'echo',
   'kill',
   'cleanup',

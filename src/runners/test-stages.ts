@@ -41,6 +41,7 @@ const PASSED_MESSAGES: Record<TestStageName, string> = {
   authentication: 'The server accepts the sign-in.',
   permission: 'The account may run commands.',
   workspace: 'The working folder can be entered.',
+  setup: 'The set-up ended with exit code 0.',
   echo: 'The output of a program arrives unchanged.',
   kill: 'A detached process was killed.',
   cleanup: 'Nothing of the test is left.',

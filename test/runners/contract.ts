@@ -22,6 +22,7 @@ import { describeExits } from './contract/exits.ts';
 import { describeLimits } from './contract/limits.ts';
 import { describePrograms } from './contract/programs.ts';
 import { describeServer } from './contract/server.ts';
+import { describeSetup } from './contract/setup.ts';
 import { describeStopping } from './contract/stopping.ts';
 
 export interface Capabilities {
@@ -70,6 +71,7 @@ export function describeRunnerContract(subject: ContractSubject): void {
   });
 
   describePrograms(harness);
+  describeSetup(harness);
   describeExits(harness);
   describeStopping(harness);
   describeLimits(harness);

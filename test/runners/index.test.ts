@@ -54,7 +54,7 @@ describe('the list of runners', () => {
 
   it('does not run local jobs unless the operator has enabled it', async () => {
     const local = createRunners({ dialer, log }).get('local');
-    const target = { serverId: 'local', owner: 'user:1' as const, version: 1, config: {}, hostKey: null };
+    const target = { serverId: 'local', owner: 'user:1' as const, version: 1, config: { setup: null }, hostKey: null };
     const result = await local?.test(
       { ...target, workspacePath: null, jumpServers: new Map() },
       new AbortController().signal,

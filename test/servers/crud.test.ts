@@ -47,7 +47,7 @@ describe('adding a server', () => {
       connection_config: {
         ...{ host: 'dev.example.test', port: 2222, username: 'developer', auth_method: 'password' },
         ...{ password: '***stored***', private_key: null, passphrase: null, jump: null },
-        ...{ interpreters: null, environment: null },
+        ...{ interpreters: null, environment: null, setup: null },
       },
       workspace_path: '/srv/w',
       is_default: true,

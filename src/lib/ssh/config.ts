@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import type { Owner } from '../owner.ts';
+import { setupLine } from '../setup-line.ts';
 import { describeIssue } from '../validation-messages.ts';
 import { refuseHiddenCharacters } from '../visible-text.ts';
 import type { HostKey } from './host-key.ts';
@@ -27,6 +28,7 @@ export const sshConfig = z
     jump: z.string().min(1).max(64).nullable().default(null),
     interpreters: sshInterpreters,
     environment: sshEnvironment,
+    setup: setupLine,
   })
   .superRefine((config, context) => {
     const member = config.auth_method === 'password' ? 'password' : 'private_key';

@@ -2,6 +2,7 @@ import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { z } from 'zod';
 import { findPrivateKeyError } from '../../lib/crypto/private-key-limits.ts';
 import { environmentSchema, variableName } from '../../lib/environment-variables.ts';
+import { setupLine } from '../../lib/setup-line.ts';
 import { dockerVolumes } from './volumes.ts';
 
 const MAX_HOST_LENGTH = 260;
@@ -36,6 +37,7 @@ export const dockerConfig = z
       .default(DEFAULT_IMAGE),
     volumes: dockerVolumes.default([]),
     environment: environmentSchema(variableName),
+    setup: setupLine,
   })
   .superRefine((config, context) => {
     for (const [member, message] of listConfigIssues(config)) {

@@ -10,6 +10,8 @@ import { runDockerJob, type DockerRunDeps } from './run.ts';
 import { openDockerSession } from './session.ts';
 import { testEngine } from './staged-test.ts';
 import type { Runner, TargetServer } from '../runner.ts';
+import { runWithSetup } from '../setup.ts';
+import { getInterpreter, missingInImageMessage } from '../shell.ts';
 
 export interface DockerRunnerDeps extends DockerConnectionDeps {
   log: Log;
@@ -62,12 +64,12 @@ export function createDockerRunner(deps: DockerRunnerDeps): Runner<DockerConfig>
   return {
     type: 'docker',
     config: dockerConfig,
-    secretFields: ['client_key', 'environment'],
+    secretFields: ['client_key', 'environment', 'setup'],
     needsHostKey: false,
-    // Code in the image and in the volumes can read the environment, so both are part of its destination.
-    destination: ({ host, ca, environment, image, volumes }) => ({
+    // Code in the image and in the volumes can read environment and set-up, so both are part of their destination.
+    destination: ({ host, ca, environment, setup, image, volumes }) => ({
       ...{ type: 'docker', host, ca },
-      ...(environment !== null && { image, volumes }),
+      ...((environment !== null || setup !== null) && { image, volumes }),
     }),
     jumpServerIds(config) {
       const route = toEngineConnection(config);
@@ -75,7 +77,12 @@ export function createDockerRunner(deps: DockerRunnerDeps): Runner<DockerConfig>
     },
     unenforceableLimits: () => [],
     test: (target, signal) => testEngine(target, { ...deps, instance }, signal),
-    run: (target, job, limits, signal) => runDockerJob(createRunDeps(target), job, limits, signal),
+    run: (target, job, limits, signal) =>
+      runWithSetup(
+        target.config.setup,
+        missingInImageMessage(target.config.image, getInterpreter(job.program).names[0]),
+        (setup) => runDockerJob({ ...createRunDeps(target), setup }, job, limits, signal),
+      ),
     async cleanUp(target, runId) {
       const engine = createEngine(target, deps);
       try {

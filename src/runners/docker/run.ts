@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ExitEvent, Job, Limits, RunEvent, StopCause, TargetServer } from '../runner.ts';
+import type { Setup } from '../setup.ts';
 import { removeContainer, removeRunContainers } from './cleanup.ts';
 import type { DockerConfig } from './config.ts';
 import type { Engine } from './engine.ts';
@@ -19,6 +20,8 @@ export interface DockerRunDeps {
   /** Called once when the program has started. */
   onStarted(): void;
   heartbeatMs: number;
+  /** Of this run. Then the markers of the set-up are in its output. */
+  setup?: Setup | undefined;
 }
 
 type Cleanup = ExitEvent['cleanup'];
@@ -66,7 +69,7 @@ async function* runInSession(
 ): AsyncGenerator<RunEvent, void> {
   const { engine, target } = deps;
   const workdir = job.workdir ?? target.workspacePath;
-  const script = createScript(job, workdir, target.config.environment ?? {});
+  const script = createScript(job, workdir, target.config.environment ?? {}, deps.setup);
   const markers = new Set<ScriptMarker>();
   let cleanup: Promise<Cleanup> | undefined;
   const removeOnce = () => (cleanup ??= removeContainerAndFiles(deps, session, job, markers));

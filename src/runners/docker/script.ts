@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { posix } from 'node:path';
 import type { Job, JobFile, Program } from '../runner.ts';
+import { createSetupArguments, SETUP_SHELLS, type Setup } from '../setup.ts';
 import { getInterpreter, quoteForShell, type Interpreter } from '../shell.ts';
 
 /** Text for a container, and the prefix of the markers that it prints (see `../marker-stream.ts`). */
@@ -49,15 +50,18 @@ const CHUNK_BYTES = 16 * 1024;
  * The shell stays the first process and runs the program as its child, because the kernel shields a first
  * process from signals. When the program ends, the shell ends, and with it everything else in the container.
  * @param environment of the server. The job's own variables take precedence.
+ * @param setup of the server. Then its markers are in the output of the program.
  */
 export function createScript(
   job: Job,
   workdir: string | null,
   environment: Readonly<Record<string, string>>,
+  setup?: Setup,
 ): Script {
   const nonce = randomBytes(16).toString('hex');
   const program = toProgram(job, workdir);
-  const variables = Object.entries({ ...environment, ...job.env }).map(([name, value]) => `${name}=${value}`);
+  const env = { ...environment, ...job.env, ...setup?.env };
+  const variables = Object.entries(env).map(([name, value]) => `${name}=${value}`);
   const lines = [
     'exec 3>&2 2>/dev/null',
     `record() { printf '\\000${nonce}:%s\\n' "$1" >&3; }`,
@@ -75,12 +79,12 @@ export function createScript(
       ? `mkdir ${JOB_FOLDER} && cd ${JOB_FOLDER} || fail scratch`
       : `cd -- ${quoteForShell(workdir)} || fail workspace`,
     ...writeFiles(job.files, program.file),
-    ...runProgram(program.interpreter, program.file.path, variables),
+    ...runProgram(program.interpreter, program.file.path, variables, setup),
   ];
   const body = Buffer.from(`{\n${lines.join('\n')}\n}\n`);
   return {
     text: Buffer.concat([Buffer.from(`${body.length}\n`), body]),
-    interpreter: program.interpreter.names[0],
+    interpreter: setup === undefined ? program.interpreter.names[0] : 'sh',
     markerPrefix: Buffer.from(`\0${nonce}:`),
   };
 }
@@ -157,10 +161,20 @@ function escapeForPrintf(bytes: Buffer): string {
     .replace(/[^\t\n -[\]-~]/g, (byte) => `\\0${byte.charCodeAt(0).toString(8).padStart(3, '0')}`);
 }
 
-function runProgram(interpreter: Interpreter, path: string, variables: readonly string[]): string[] {
-  const { names, flags } = interpreter;
+function runProgram(
+  interpreter: Interpreter,
+  path: string,
+  variables: readonly string[],
+  setup: Setup | undefined,
+): string[] {
+  const searched = setup === undefined ? interpreter.names : SETUP_SHELLS;
+  // The last argument is the path, which has a variable.
+  const setupArguments = createSetupArguments(interpreter, '').slice(0, -1).map(quoteForShell);
+  const flags = setup === undefined ? interpreter.flags : setupArguments;
   return [
-    `for tool in ${names.join(' ')}; do command -v "$tool" >/dev/null && break; tool=; done`,
+    // The set-up may enter another folder.
+    ...(setup === undefined ? [] : ['[ "$at" != . ] || at=$PWD']),
+    `for tool in ${searched.join(' ')}; do command -v "$tool" >/dev/null && break; tool=; done`,
     '[ -n "$tool" ] || fail interpreter "$@"',
     // Skips messages that are not about the program.
     'while read -r notes <&4; do :; done',

@@ -2,8 +2,21 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { findTlsErrorReason } from '../../lib/net/tls-connector.ts';
 import { SshError } from '../../lib/ssh/ssh-error.ts';
-import { createEchoMessage, createInterpreterProbe, isInterpreterProbeComplete } from '../interpreters.ts';
-import type { Job, RunEvent, ServerTestResult, TargetServer, TestStageName } from '../runner.ts';
+import {
+  createEchoMessage,
+  createInterpreterProbe,
+  isInterpreterProbeComplete,
+  listSetupSecrets,
+} from '../interpreters.ts';
+import { createSetup, createSetupReader, SETUP_FAILED } from '../setup.ts';
+import type {
+  Job,
+  OutputStream,
+  RunEvent,
+  ServerTestResult,
+  TargetServer,
+  TestStageName,
+} from '../runner.ts';
 import { quoteForShell } from '../shell.ts';
 import { runTestSteps, toSshOutcome, type TestOutcome, type TestStep } from '../test-stages.ts';
 import { removeRunContainers, removeStaleContainers } from './cleanup.ts';
@@ -101,7 +114,10 @@ function createContainerStages(
   const runId = `test-${nonce}`;
   const isReadOnly = isReadOnlyVolume(target.config.volumes, target.workspacePath);
   const job = createTestJob(runId, nonce, isReadOnly);
-  const script = createScript(job, target.workspacePath, target.config.environment ?? {});
+  const { environment, setup: setupLine } = target.config;
+  const setup = createSetup(setupLine);
+  const setupReader = setup && createSetupReader(setup);
+  const script = createScript(job, target.workspacePath, environment ?? {}, setup);
   const markers = new Set<ScriptMarker>();
   let hasContainer = false;
   let session: DockerSession | undefined;
@@ -127,6 +143,7 @@ function createContainerStages(
     session = await openDockerSession(engine, request, signal);
     events = readDockerOutput(session, script.markerPrefix, markers);
     session.stream.write(script.text);
+    // The phase `started`.
     const first = await events.next();
     if (first.done !== true) return isReadOnly ? STARTED_READ_ONLY : STARTED;
     if (markers.has('fail:files')) throw new DockerError(NOT_WRITABLE);
@@ -144,25 +161,41 @@ function createContainerStages(
     while (!isComplete() && output.length < MAX_OUTPUT_LENGTH) {
       const next = await events.next();
       if (next.done === true) break;
-      if (next.value.type === 'output') output += Buffer.from(next.value.data).toString('latin1');
+      if (next.value.type === 'output') addOutput(next.value.stream, next.value.data);
     }
   }
 
+  function addOutput(stream: OutputStream, data: Uint8Array): void {
+    for (const chunk of setupReader?.read(stream, data) ?? [data])
+      output += Buffer.from(chunk).toString('latin1');
+  }
+
+  async function checkSetup(): Promise<undefined> {
+    await readOutput(() => setupReader?.state() !== 'running');
+    if (setupReader?.state() === 'running') throw new DockerError(SETUP_FAILED);
+  }
+
+  /** The output of the probe, which that of the set-up may precede. */
+  function readProbeOutput(): string {
+    const start = setup === undefined ? 0 : output.indexOf(`${nonce}\n`);
+    return start === -1 ? '' : output.slice(start);
+  }
+
   async function checkEcho(): Promise<string> {
-    await readOutput(() => output.length > nonce.length);
-    if (!output.startsWith(`${nonce}\n`))
+    await readOutput(() => readProbeOutput().length > nonce.length);
+    if (!readProbeOutput().startsWith(`${nonce}\n`))
       throw new DockerError(
         'The output of a program did not arrive unchanged. Check whether the image prints something at start.',
       );
-    const readVersions = () => output.slice(nonce.length + 1);
+    const readVersions = () => readProbeOutput().slice(nonce.length + 1);
     const late = new AbortController();
     await Promise.race([
       readOutput(() => isInterpreterProbeComplete(readVersions()) || late.signal.aborted),
       delay(VERSIONS_TIMEOUT_MS, undefined, { signal: late.signal, ref: false }).catch(() => undefined),
     ]);
     late.abort();
-    const { environment } = target.config;
-    return createEchoMessage(readVersions(), { interpreters: null, secrets: [], environment });
+    const secrets = listSetupSecrets(setupLine);
+    return createEchoMessage(readVersions(), { interpreters: null, secrets, environment });
   }
 
   async function checkKill(): Promise<undefined> {
@@ -184,6 +217,7 @@ function createContainerStages(
   return {
     steps: [
       ['workspace', startContainer],
+      ...(setup === undefined ? [] : [['setup', checkSetup] as const]),
       ['echo', checkEcho],
       ['kill', checkKill],
       ['cleanup', checkCleanup],

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { setupLine } from '../../lib/setup-line.ts';
 import {
   isBearerToken,
   isReducedKubeconfig,
@@ -35,6 +36,7 @@ const ConfigSchema = z.strictObject({
       IMAGE_PATTERN,
       'Name an image with a shell and your languages, e.g. registry.example.com/python:3.13.',
     ),
+  setup: setupLine,
 });
 
 /** `connection_config` of a cluster: a kubeconfig, or an address with a token. */

@@ -266,7 +266,7 @@ function readExitCode(data: Buffer): number | undefined {
 const MAX_COMMAND_OUTPUT_BYTES = 16 * 1024;
 
 /**
- * Runs a short command in a running pod, without input.
+ * Runs a short command in a running pod. @param input by default empty.
  * @returns undefined if it prints too much or its exit code is unknown. @throws what `startExec` throws.
  */
 export async function runPodCommand(
@@ -274,8 +274,9 @@ export async function runPodCommand(
   pod: string,
   command: readonly string[],
   signal: AbortSignal,
+  { input, readStderr }: { input?: Buffer; readStderr?: (data: Buffer) => void } = {},
 ): Promise<{ code: number; stdout: string } | undefined> {
-  const exec = await startExec(api, pod, command, Buffer.alloc(0), signal);
+  const exec = await startExec(api, pod, command, input ?? Buffer.alloc(0), signal);
   signal.addEventListener('abort', exec.close);
   if (signal.aborted) exec.close();
   const chunks: Buffer[] = [];
@@ -285,6 +286,7 @@ export async function runPodCommand(
       bytes += data.length;
       if (bytes > MAX_COMMAND_OUTPUT_BYTES) return undefined;
       if (stream === 'stdout') chunks.push(data);
+      else readStderr?.(data);
     }
   } finally {
     signal.removeEventListener('abort', exec.close);

@@ -6,6 +6,8 @@ import { removeRunPods, removeExpiredPods } from './cleanup.ts';
 import { runPod } from './run.ts';
 import { testCluster } from './staged-test.ts';
 import type { Limits, OptionalLimit, Runner, TargetServer } from '../runner.ts';
+import { runWithSetup } from '../setup.ts';
+import { getInterpreter, missingInImageMessage } from '../shell.ts';
 
 const HEARTBEAT_MS = 10_000;
 const CLEANUP_INTERVAL_MS = 60 * 60_000;
@@ -53,10 +55,13 @@ export function createKubernetesRunner(deps: KubernetesRunnerDeps): Runner<Kuber
   return {
     type: 'kubernetes',
     config: kubernetesConfig,
-    secretFields: ['service_account_token', 'kubeconfig'],
+    secretFields: ['service_account_token', 'kubeconfig', 'setup'],
     destination(config) {
       const { server, ca, namespace } = toClusterAccess(config);
-      return { type: 'kubernetes', server: server.href, ca, namespace };
+      const { setup, image } = config;
+      const address = { type: 'kubernetes', server: server.href, ca, namespace };
+      // Code in the image can read the set-up.
+      return { ...address, ...(setup !== null && { image }) };
     },
     jumpServerIds: () => [],
     needsHostKey: false,
@@ -68,7 +73,11 @@ export function createKubernetesRunner(deps: KubernetesRunnerDeps): Runner<Kuber
     async *run(target, job, limits, signal) {
       removeExpiredHourly(target).catch(() => undefined);
       await using api = openApi(target.config);
-      yield* runPod(api, { target, job, limits, signal, heartbeatMs });
+      const { image, setup: line } = target.config;
+      const missing = missingInImageMessage(image, getInterpreter(job.program).names[0]);
+      yield* runWithSetup(line, missing, (setup) =>
+        runPod(api, { target, job, limits, signal, heartbeatMs, setup }),
+      );
     },
     async cleanUp(target, runId) {
       await using api = openApi(target.config);

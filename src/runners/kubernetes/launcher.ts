@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type { Job } from '../runner.ts';
-import { INTERPRETERS, missingInImageMessage, quoteForShell } from '../shell.ts';
+import { createSetupArguments, SETUP_SHELLS, type Setup } from '../setup.ts';
+import { getInterpreter, INTERPRETERS, missingInImageMessage, quoteForShell } from '../shell.ts';
 
 /** Folder of a run's input in its pod, on a volume for this purpose only. */
 export const INPUT_FOLDER = '/run/ops-center';
@@ -77,8 +78,12 @@ export interface JobLaunch {
   markerPrefix: Buffer;
 }
 
-/** Creates the command that starts a job in its pod. @param workdir absolute; null is a new folder. */
-export function createJobLaunch(job: Job, workdir: string | null): JobLaunch {
+/**
+ * Creates the command that starts a job in its pod.
+ * @param workdir absolute; null is a new folder.
+ * @param setup of the server. Then its markers are in the output of the program.
+ */
+export function createJobLaunch(job: Job, workdir: string | null, setup?: Setup): JobLaunch {
   const blobs: Buffer[] = [];
   let offset = 1; // `tail` counts from 1. Offsets start after the plan.
   const put = (path: string, content: Uint8Array) => {
@@ -94,8 +99,8 @@ export function createJobLaunch(job: Job, workdir: string | null): JobLaunch {
       ? 'mkdir job && cd job || refuse files'
       : `cd -- ${quoteForShell(workdir)} || refuse workdir`,
     ...job.files.map(({ path, content }) => put(path, content)),
-    ...programLines(job, put),
-    `set -- env HOME=/tmp ${quoteEnvironment(job)} "$@"`,
+    ...programLines(job, put, setup),
+    `set -- env HOME=/tmp ${quoteEnvironment({ ...job.env, ...setup?.env })} "$@"`,
   ];
   const plan = Buffer.from(`${lines.join('\n')}\n`);
   const nonce = randomBytes(16).toString('hex');
@@ -111,22 +116,35 @@ export function parseLaunchMarker(text: string): LaunchMarker | undefined {
 }
 
 /** With `env` instead of `export`, so that no name collides with a variable of the shell. */
-function quoteEnvironment(job: Job): string {
-  return Object.entries(job.env)
+function quoteEnvironment(env: Job['env']): string {
+  return Object.entries(env)
     .map(([name, value]) => quoteForShell(`${name}=${value}`))
     .join(' ');
 }
 
-function programLines({ program }: Job, put: (path: string, content: Uint8Array) => string): string[] {
-  if ('command' in program) return [`set -- sh -c ${quoteForShell(program.command)}`];
-  const { names, flags, extension } = INTERPRETERS[program.language];
+function programLines(
+  { program }: Job,
+  put: (path: string, content: Uint8Array) => string,
+  setup: Setup | undefined,
+): string[] {
+  const interpreter = getInterpreter(program);
+  // A pod has a shell: this script runs in it.
+  const findShell = `program=$(${SETUP_SHELLS.map((name) => `command -v ${name}`).join(' || ')})`;
+  if ('command' in program) {
+    if (setup === undefined) return [`set -- sh -c ${quoteForShell(program.command)}`];
+    const words = createSetupArguments({ ...interpreter, flags: ['-c'] }, program.command);
+    return [findShell, `set -- "$program" ${words.map(quoteForShell).join(' ')}`];
+  }
+  const { names, flags, extension } = interpreter;
   const file = `.ops-center.${extension}`;
+  // The last argument is the path, which has a variable.
+  const setupWords = createSetupArguments(interpreter, '').slice(0, -1).map(quoteForShell);
   return [
-    `find ${program.language} ${names.join(' ')}`,
+    setup === undefined ? `find ${program.language} ${names.join(' ')}` : findShell,
     // Beside the files, where a program looks for its modules. In the input folder only if the working folder
     // is not writable.
     `folder=$PWD; [ -w . ] || cd ${INPUT_FOLDER}`,
     put(file, Buffer.from(program.code)),
-    `set -- "$program" ${flags.join(' ')} "$PWD/${file}"; cd -- "$folder"`,
+    `set -- "$program" ${(setup === undefined ? flags : setupWords).join(' ')} "$PWD/${file}"; cd -- "$folder"`,
   ];
 }

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { createMarkerReader } from '../marker-stream.ts';
 import type { Job, Limits, RunEvent, StopCause, TargetServer } from '../runner.ts';
+import type { Setup } from '../setup.ts';
 import type { ClusterApi } from './api.ts';
 import type { KubernetesConfig } from './config.ts';
 import { readPodExit, readPodExitWithoutCode, infrastructureExit, type PodExit } from './exit.ts';
@@ -20,6 +21,8 @@ export interface PodRun {
   job: Job;
   limits: Limits;
   signal: AbortSignal;
+  /** Of this run. Then the markers of the set-up are in its output. */
+  setup?: Setup | undefined;
   /**
    * Interval of checks that the pod still exists, because a broken network path causes no error by itself.
    */
@@ -51,9 +54,13 @@ function stoppedExit(signal: AbortSignal): PodExit {
 async function* runJobInPod(
   api: ClusterApi,
   pod: JobPod,
-  { target, job, signal, heartbeatMs }: PodRun,
+  { target, job, signal, heartbeatMs, setup }: PodRun,
 ): AsyncGenerator<RunEvent, PodExit> {
-  const { command, input, markerPrefix } = createJobLaunch(job, job.workdir ?? target.workspacePath);
+  const { command, input, markerPrefix } = createJobLaunch(
+    job,
+    job.workdir ?? target.workspacePath,
+    setup,
+  );
   try {
     await pod.start(signal);
     const exec = await startExec(api, pod.name, command, input, signal);

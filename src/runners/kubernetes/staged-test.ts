@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import type { Dialer } from '../../lib/net/dialer.ts';
 import { effectivePort } from '../../lib/net/egress.ts';
-import { createEchoMessage, createInterpreterProbe } from '../interpreters.ts';
+import { createEchoMessage, createInterpreterProbe, listSetupSecrets } from '../interpreters.ts';
 import type { Limits, TestStageName, TargetServer, ServerTestResult } from '../runner.ts';
+import { createSetup, createSetupReader, SETUP_FAILED, type Setup } from '../setup.ts';
 import { createTlsStages, runTestSteps, type TestOutcome, type TestStep } from '../test-stages.ts';
 import type { ClusterApi, ResourceRight } from './api.ts';
 import type { KubernetesConfig } from './config.ts';
@@ -10,6 +11,7 @@ import { runPodCommand } from './exec.ts';
 import { toClusterError, ClusterError, type ClusterErrorKind } from './errors.ts';
 import { createJobPod, type JobPod } from './job-pod.ts';
 import { removeExpiredPods } from './cleanup.ts';
+import { createJobLaunch } from './launcher.ts';
 import { createPodManifest } from './manifest.ts';
 
 /** The rights that the account needs. */
@@ -105,12 +107,48 @@ function missingRightsMessage(missing: readonly ResourceRight[], namespace: stri
   return `In the namespace ${namespace} the account lacks the right to ${names.join(', ')}: add it to its role.`;
 }
 
+/** The set-up of a server, and the folder in which it runs. */
+interface PodSetup {
+  setup: Setup;
+  folder: string;
+}
+
+/**
+ * Runs a command after the set-up of the server, as a run does. The set-up is in the input of the command that the pod
+ * runs, because the URL has the arguments of that command.
+ * @returns the output of the set-up and of the command. @throws ClusterError when the set-up fails.
+ */
+async function runAfterSetup(
+  api: ClusterApi,
+  pod: JobPod,
+  { setup, folder }: PodSetup,
+  text: string,
+  signal: AbortSignal,
+): Promise<string> {
+  const job = { runId: randomUUID(), program: { command: text }, stdin: null, files: [], env: {}, workdir: null };
+  const { command, input } = createJobLaunch(job, folder, setup);
+  const reader = createSetupReader(setup);
+  const readStderr = (data: Buffer) => void reader.read('stderr', data);
+  const result = await runPodCommand(api, pod.name, command, signal, { input, readStderr });
+  if (reader.state() === 'running') throw new ClusterError('refused', SETUP_FAILED);
+  return result?.stdout ?? '';
+}
+
 /** @returns the output of the probe; an empty text if it did not end in time. */
-async function readVersions(api: ClusterApi, pod: JobPod, signal: AbortSignal): Promise<string> {
+async function readVersions(
+  api: ClusterApi,
+  pod: JobPod,
+  podSetup: PodSetup | undefined,
+  signal: AbortSignal,
+): Promise<string> {
   const timedSignal = AbortSignal.any([signal, AbortSignal.timeout(VERSIONS_TIMEOUT_MS)]);
-  const probe = ['sh', '-c', createInterpreterProbe(null).command];
+  const probe = createInterpreterProbe(null).command;
   try {
-    return (await runPodCommand(api, pod.name, probe, timedSignal))?.stdout ?? '';
+    if (podSetup === undefined)
+      return (await runPodCommand(api, pod.name, ['sh', '-c', probe], timedSignal))?.stdout ?? '';
+    const begin = `${randomUUID()}\n`;
+    const output = await runAfterSetup(api, pod, podSetup, `printf %s '${begin}'\n${probe}`, timedSignal);
+    return output.slice(output.indexOf(begin) + begin.length);
   } catch {
     signal.throwIfAborted();
     return '';
@@ -119,6 +157,18 @@ async function readVersions(api: ClusterApi, pod: JobPod, signal: AbortSignal): 
 
 function podSteps(api: ClusterApi, pod: JobPod, target: TargetServer<KubernetesConfig>): TestStep[] {
   const nonce = randomUUID();
+  const folder = target.workspacePath ?? DEFAULT_FOLDER;
+  const setup = createSetup(target.config.setup);
+  const podSetup = setup && { setup, folder };
+  const setupSteps = (podSetup === undefined ? [] : [podSetup]).map(
+    (each): TestStep => [
+      'setup',
+      async (signal) => {
+        await runAfterSetup(api, pod, each, 'true', signal);
+        return undefined;
+      },
+    ],
+  );
   // In its own session if the image has setsid, so that no signal to a process group reaches it.
   const detachCommand = '{ setsid sleep 600 || sleep 600; } >/dev/null 2>&1 & echo detached';
   return [
@@ -126,7 +176,6 @@ function podSteps(api: ClusterApi, pod: JobPod, target: TargetServer<KubernetesC
       'workspace',
       async (signal) => {
         await pod.start(signal);
-        const folder = target.workspacePath ?? DEFAULT_FOLDER;
         const enter = ['sh', '-c', CHECK_FOLDER, 'sh', folder, `.ops-center-${nonce}`];
         const code = (await runPodCommand(api, pod.name, enter, signal))?.code;
         if (code === NOT_WRITABLE_CODE) throw new ClusterError('refused', NOT_WRITABLE);
@@ -138,14 +187,16 @@ function podSteps(api: ClusterApi, pod: JobPod, target: TargetServer<KubernetesC
         return `The namespace ${api.access.namespace} accepts the pods of runs.`;
       },
     ],
+    ...setupSteps,
     [
       'echo',
       async (signal) => {
         const result = await runPodCommand(api, pod.name, ['sh', '-c', 'echo "$1"', 'sh', nonce], signal);
         if (result?.stdout.trim() !== nonce)
           throw new ClusterError('malformed', 'The output of a program did not arrive unchanged.');
-        const versions = await readVersions(api, pod, signal);
-        return createEchoMessage(versions, { interpreters: null, secrets: [], environment: null });
+        const versions = await readVersions(api, pod, podSetup, signal);
+        const secrets = listSetupSecrets(target.config.setup);
+        return createEchoMessage(versions, { interpreters: null, secrets, environment: null });
       },
     ],
     [

@@ -1,6 +1,7 @@
 import { existsSync, lstatSync, readlinkSync, realpathSync, statSync } from 'node:fs';
 import path from 'node:path';
 import type { Job } from '../runner.ts';
+import { createSetupArguments, type Setup } from '../setup.ts';
 import { INTERPRETERS, isVariableName, quoteForShell } from '../shell.ts';
 import { createSeccompFilter } from './seccomp.ts';
 import type { Staging } from './staging.ts';
@@ -31,8 +32,8 @@ export function findWorkingFolder(requested: string | null): string | undefined 
 export interface BwrapArguments {
   /** NUL-separated options. bwrap reads them from a descriptor, so that the process list does not show them. */
   options: Buffer;
-  /** The interpreter and its file. */
-  command: readonly [interpreter: string, file: string];
+  /** The interpreter and its file, or the shell that runs the set-up before. */
+  command: readonly string[];
   /** The folder in which the program starts. */
   folder: string;
   /** A shell script in the sandbox that sets the job's variables. bwrap and its processes do not receive them. */
@@ -45,6 +46,8 @@ export interface SandboxOptions {
   hiddenPaths: readonly string[];
   /** A Node executable for JavaScript, instead of the machine's. */
   runtime?: string;
+  /** Then the markers of the set-up are in the output of the program. */
+  setup?: Setup | undefined;
 }
 
 /**
@@ -60,7 +63,7 @@ export function createBwrapArguments(
 ): BwrapArguments {
   const source = createSourceFile(job, folder, options.runtime);
   const files = job.files.map((item) => ({ path: toSandboxPath(folder, item.path), content: item.content }));
-  const variables = { path: VARIABLES_FILE, content: createVariablesScript(job.env) };
+  const variables = { path: VARIABLES_FILE, content: createVariablesScript({ ...job.env, ...options.setup?.env }) };
   const args = [
     ...isolationArguments(staging.file(createSeccompFilter(options.architecture))),
     ...programArguments(),
@@ -85,10 +88,19 @@ export function createBwrapArguments(
     throw new Error('a job contains a NUL character in a name or value');
   return {
     options: Buffer.from(args.join('\0')),
-    command: [source.interpreter, source.path],
+    command: createCommand(source, options.setup),
     folder,
     variables: variables.path,
   };
+}
+
+function createCommand(
+  { interpreter, path: file }: { interpreter: string; path: string },
+  setup: Setup | undefined,
+): readonly string[] {
+  if (setup === undefined) return [interpreter, file];
+  const shell = existsSync('/usr/bin/bash') ? '/usr/bin/bash' : '/bin/sh';
+  return [shell, ...createSetupArguments({ names: [interpreter], flags: [] }, file)];
 }
 
 /** `command export` goes on after a variable that the shell does not let anyone set, such as UID in bash. */

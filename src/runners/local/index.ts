@@ -2,16 +2,18 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { z } from 'zod';
 import type { Log } from '../../lib/log.ts';
+import { setupLine } from '../../lib/setup-line.ts';
 import { createControlGroups, type ControlGroups } from './control-groups.ts';
 import { findWorkingFolder } from './bwrap-arguments.ts';
 import { killSandboxes } from './processes.ts';
-import { runLocalJob } from './run.ts';
+import { createMissingInterpreterMessage, runLocalJob } from './run.ts';
 import type { LocalCeilings } from './sandbox.ts';
 import { findEscapes } from './self-test.ts';
 import { LOCAL_EXECUTION_DISABLED, testLocalServer } from './staged-test.ts';
 import type { Limits, OptionalLimit, Runner } from '../runner.ts';
+import { runWithSetup } from '../setup.ts';
 
-const config = z.strictObject({});
+const config = z.strictObject({ setup: setupLine });
 type LocalConfig = z.infer<typeof config>;
 
 /** Fixed paths: the PATH of the environment must not decide which program isolates the jobs. */
@@ -68,28 +70,35 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner<LocalConf
     return reason;
   }
 
+  const run: Runner<LocalConfig>['run'] = ({ config, workspacePath }, job, limits, signal) =>
+    runWithSetup(config.setup, createMissingInterpreterMessage(job), (setup) =>
+      runLocalJob(job, workspacePath, limits, signal, {
+        deps: deps && { ...deps, setup },
+        findUnavailableReason,
+      }),
+    );
+
   return {
     type: 'local',
     config,
-    secretFields: [],
+    secretFields: ['setup'],
     destination: () => ({ type: 'local' }),
     jumpServerIds: () => [],
     needsHostKey: false,
     maxLimits: ceilings,
     unenforceableLimits: (_config, limits) => findUnenforceable(limits, getControlGroups().enforceableLimits),
-    test: ({ workspacePath }, signal) =>
+    test: (target, signal) =>
       testLocalServer(
         {
           enabled,
           findUnavailableReason,
-          hasFolder: findWorkingFolder(workspacePath) !== undefined,
-          run: (job, limits, stopSignal) =>
-            runLocalJob(job, workspacePath, limits, stopSignal, { deps, findUnavailableReason }),
+          hasFolder: findWorkingFolder(target.workspacePath) !== undefined,
+          hasSetup: target.config.setup !== null,
+          run: (job, limits, stopSignal) => run(target, job, limits, stopSignal),
         },
         signal,
       ),
-    run: ({ workspacePath }, job, limits, signal) =>
-      runLocalJob(job, workspacePath, limits, signal, { deps, findUnavailableReason }),
+    run,
     async cleanUp(_target, runId) {
       const ended = await killSandboxes(runId);
       const removed = await getControlGroups().removeByRunId(runId);

@@ -26,6 +26,7 @@ export interface LocalTestDeps {
   /** Why no program may run here, for users; undefined when programs may run. */
   findUnavailableReason: () => Promise<string | undefined>;
   hasFolder: boolean;
+  hasSetup: boolean;
   run: (job: Job, limits: Limits, signal: AbortSignal) => AsyncGenerator<RunEvent, void>;
 }
 
@@ -39,7 +40,7 @@ export async function testLocalServer(deps: LocalTestDeps, signal: AbortSignal):
   };
   try {
     return await runTestSteps(
-      [...createSandboxSteps(deps), ...createProgramSteps(runCommand)],
+      [...createSandboxSteps(deps), ...createProgramSteps(runCommand, deps.hasSetup)],
       { timeoutMs: TEST_TIMEOUT_MS, toOutcome },
       signal,
     );
@@ -76,16 +77,28 @@ function createSandboxSteps({ enabled, findUnavailableReason, hasFolder }: Local
   ];
 }
 
-function createProgramSteps(runCommand: RunCommand): TestStep[] {
+function createProgramSteps(runCommand: RunCommand, hasSetup: boolean): TestStep[] {
   const exits: ExitEvent[] = [];
+  const setupStep: TestStep = [
+    'setup',
+    async (signal) => {
+      const { exit } = await runCommand('true', {}, signal);
+      exits.push(exit);
+      if (exit.cause !== 'exited' || exit.code !== 0 || exit.message !== null)
+        throw new StageError(exit.message ?? NO_ECHO);
+      return undefined;
+    },
+  ];
   return [
+    ...(hasSetup ? [setupStep] : []),
     [
       'echo',
       async (signal) => {
         const nonce = randomId();
         const { text, exit } = await runCommand('printf %s "$NONCE"', { NONCE: nonce }, signal);
         exits.push(exit);
-        if (text !== nonce) throw new StageError(NO_ECHO);
+        // The output of the set-up may precede it.
+        if (hasSetup ? !text.endsWith(nonce) : text !== nonce) throw new StageError(NO_ECHO);
         return undefined;
       },
     ],

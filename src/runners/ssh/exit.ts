@@ -1,7 +1,7 @@
 import { describeShellStart, type StartedCommand } from '../../lib/ssh/shell-start.ts';
 import { SshError } from '../../lib/ssh/ssh-error.ts';
 import type { SshInterpreters } from '../../lib/ssh/program-settings.ts';
-import { LANGUAGES, type ExitEvent, type StopCause } from '../runner.ts';
+import { LANGUAGES, type ExitEvent, type Program, type StopCause } from '../runner.ts';
 import { isSignalName, MAX_EXIT_CODE } from '../shell.ts';
 import { createMissingInterpreterMessage } from './interpreters.ts';
 import { REQUIRED_TOOLS } from './scripts.ts';
@@ -83,6 +83,11 @@ const NO_REASON =
   'The server accepted the run but ended before the program started, and gave no reason. Check the limits of the ' +
   'account, such as processes (ulimit -u) and memory.';
 const RUN: StartedCommand = { server: 'server', name: 'the command', data: 'the run' };
+
+/** Why the shell of a command or the interpreter of code was not found, for users. */
+export function createMissingProgramMessage(interpreters: SshInterpreters, program: Program): string {
+  return 'command' in program ? NO_SHELL : createMissingInterpreterMessage(interpreters, program.language);
+}
 
 /** Why the program was not started, for users. */
 export function toRefusalMessage(

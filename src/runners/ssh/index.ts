@@ -4,7 +4,9 @@ import { correctSshInput, findHostProblem } from '../../lib/ssh/input-correction
 import { findPrivateKeyInputProblem } from '../../lib/ssh/private-key.ts';
 import type { SshConnections } from '../../lib/ssh/connections.ts';
 import type { OptionalLimit, Runner, TargetServer } from '../runner.ts';
+import { runWithSetup } from '../setup.ts';
 import { cleanUpSshRun } from './cleanup.ts';
+import { createMissingProgramMessage } from './exit.ts';
 import { runSshJob } from './run.ts';
 import { testSshServer } from './staged-test.ts';
 
@@ -29,12 +31,12 @@ export function createSshRunner(deps: { connections: SshConnections }): Runner<S
         ...(keyProblem !== undefined && { private_key: keyProblem }),
       };
     },
-    secretFields: ['password', 'private_key', 'passphrase', 'environment'],
-    // Binds the password or key to the account that it was entered for, and the environment also to the programs that
-    // receive it.
-    destination: ({ host, port, username, jump, interpreters, environment }, hostKey) => ({
+    secretFields: ['password', 'private_key', 'passphrase', 'environment', 'setup'],
+    // Binds the password or key to the account that it was entered for, and environment and set-up also to the programs
+    // that receive what they set.
+    destination: ({ host, port, username, jump, interpreters, environment, setup }, hostKey) => ({
       ...{ type: 'ssh', host, port, username, jump, hostKey },
-      ...(environment !== null && interpreters !== null && { interpreters }),
+      ...((environment !== null || setup !== null) && interpreters !== null && { interpreters }),
     }),
     jumpServerIds: ({ jump }) => (jump === null ? [] : [jump]),
     needsHostKey: true,
@@ -42,7 +44,14 @@ export function createSshRunner(deps: { connections: SshConnections }): Runner<S
     unenforceableLimits: (_config, limits) => UNENFORCEABLE.filter((limit) => isRequested(limits[limit])),
     test: (target, signal) => testSshServer(connections, target, signal),
     run: (target, job, _limits, signal) =>
-      runSshJob({ start: startOn(target), cleanUp: (runId) => cleanUp(target, runId) }, target, job, signal),
+      runWithSetup(
+        target.config.setup,
+        createMissingProgramMessage(target.config.interpreters, job.program),
+        (setup) => {
+          const deps = { start: startOn(target), cleanUp: (runId: string) => cleanUp(target, runId) };
+          return runSshJob(deps, { ...target, setup }, job, signal);
+        },
+      ),
     async cleanUp(target, runId) {
       await cleanUp(target, runId);
       return 'unverified';

@@ -1,6 +1,6 @@
 import type { SshConfig } from '../../lib/ssh/config.ts';
 import type { SshInterpreters } from '../../lib/ssh/program-settings.ts';
-import type { InterpreterSettings } from '../interpreters.ts';
+import { listSetupSecrets, type InterpreterSettings } from '../interpreters.ts';
 import type { Language } from '../runner.ts';
 import { INTERPRETERS } from '../shell.ts';
 
@@ -22,6 +22,7 @@ export function createMissingInterpreterMessage(interpreters: SshInterpreters, l
 }
 
 export function toInterpreterSettings(config: SshConfig): InterpreterSettings {
-  const { interpreters, password, private_key: key, passphrase, environment } = config;
-  return { interpreters, secrets: [password, passphrase, ...(key ?? '').split('\n')], environment };
+  const { interpreters, password, private_key: key, passphrase, environment, setup } = config;
+  const secrets = [password, passphrase, ...(key ?? '').split('\n'), ...listSetupSecrets(setup)];
+  return { interpreters, secrets, environment };
 }

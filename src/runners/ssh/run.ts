@@ -5,6 +5,7 @@ import type { SshConnections } from '../../lib/ssh/connections.ts';
 import { findReservedVariableProblem } from '../../lib/ssh/program-settings.ts';
 import { listProgramNames } from '../interpreters.ts';
 import type { Job, JobFile, Program, RunEvent } from '../runner.ts';
+import { SETUP_SCRIPT, SETUP_SHELLS, type Setup } from '../setup.ts';
 import { getInterpreter, isVariableName } from '../shell.ts';
 import { InvalidJobError, toSshExit, toSshStartFailure } from './exit.ts';
 import { createLaunchCommand } from './scripts.ts';
@@ -19,6 +20,8 @@ const MAX_INLINE_BYTES = 2_048;
 export interface SshJobServer {
   workspacePath: string | null;
   config: Pick<SshConfig, 'environment' | 'interpreters'>;
+  /** Of this run. Then the markers of the set-up are in its output. */
+  setup?: Setup | undefined;
 }
 
 /** Starts the launcher on a pooled connection, or in a test on a dedicated one. */
@@ -99,9 +102,11 @@ export function encodeSshJob(job: Job, server: SshJobServer, secrets: FrameSecre
   const { kind, inline, program } = encodeProgram(job.program);
   const { flags, extension } = getInterpreter(job.program);
   const names = listProgramNames(job.program, server.config.interpreters);
-  const env = Object.entries({ ...server.config.environment, ...job.env });
+  const { setup } = server;
+  const env = Object.entries({ ...server.config.environment, ...job.env, ...setup?.env });
+  const searched = setup === undefined ? names : SETUP_SHELLS;
   const counts = [env.length, kind, job.stdin?.length ?? -1, program?.length ?? -1, job.files.length];
-  const words = [...counts, names.length, extension, ...flags];
+  const words = [...counts, searched.length, setup === undefined ? 0 : 1, extension, ...flags];
   return Buffer.concat([
     encodeLines(secrets.marker),
     SUPERVISORS,
@@ -111,7 +116,8 @@ export function encodeSshJob(job: Job, server: SshJobServer, secrets: FrameSecre
     job.stdin ?? new Uint8Array(),
     ...job.files.flatMap(encodeFile),
     inline ?? new Uint8Array(),
-    encodeLines(...names),
+    encodeLines(...searched),
+    ...(setup === undefined ? [] : [encodeText(SETUP_SCRIPT), encodeLines(names[0] ?? '', names[1] ?? '')]),
     program ?? new Uint8Array(),
     encodeLines('go', secrets.marker + secrets.watcherProof),
   ]);

@@ -127,7 +127,7 @@ can() ( # variables program
   while [ $# -gt 1 ]; do export "$1"; shift; done
   case $1 in /*) [ -f "$1" ] && [ -x "$1" ] ;; *) has "$1" ;; esac
 )
-IFS= read -r dir && IFS=" " read -r env kind stdin program files names extension flags || fail input
+IFS= read -r dir && IFS=" " read -r env kind stdin program files names setup extension flags || fail input
 lack=
 for tool in ${REQUIRED_TOOLS.join(' ')}; do has $tool || lack=$lack,$tool; done
 has perl || has python3 || for tool in setsid timeout; do has $tool || lack=$lack,$tool; done
@@ -162,11 +162,19 @@ while [ $names -gt 0 ]; do
   IFS= read -r line || fail input
   if [ -z "$name" ] && can "$@" "$line"; then name=$line; fi
 done
-[ -n "$name" ] || fail $kind
-case $kind in
-  command) set -- "$@" -- "$name" -c "$text" ;;
-  *) set -- "$@" -- "$name" $flags "$file" ;;
-esac
+[ -n "$name" ] || { [ $setup -eq 0 ] || kind=command; fail $kind; }
+last=$file
+[ "$kind" != command ] || last=$text flags=-c
+if [ $setup -eq 0 ]; then
+  set -- "$@" -- "$name" $flags "$last"
+else
+  code=$text
+  text && IFS= read -r first && IFS= read -r second || fail input
+  # The set-up may enter another folder.
+  [ "$kind" = command ] || last=$PWD/$file
+  set -- "$@" -- "$name" -c "$text" ops-setup "$first" "$second" "$flags" "$last"
+  text=$code
+fi
 [ "$kind" = command ] || put "$file" $program || fail file
 IFS= read -r line && [ "$line" = go ] || fail input
 if [ -n "$watcher" ]; then

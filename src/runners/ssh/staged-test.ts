@@ -4,6 +4,7 @@ import type { DedicatedSshConnection, SshConnections } from '../../lib/ssh/conne
 import { SshError } from '../../lib/ssh/ssh-error.ts';
 import { createEchoMessage, createInterpreterProbe, isInterpreterProbeComplete } from '../interpreters.ts';
 import { TEST_STAGES, type Job, type TargetServer, type ServerTestResult } from '../runner.ts';
+import { createSetup, createSetupReader, SETUP_FAILED, type SetupReader } from '../setup.ts';
 import {
   createTimeoutMessage,
   runStagedTest,
@@ -23,8 +24,6 @@ const TEST_TIMEOUT_MS = 45_000;
 /** For the versions of all interpreters: the test does not fail for one that does not print its version. */
 const VERSIONS_TIMEOUT_MS = 10_000;
 const MAX_OUTPUT_BYTES = 16 * 1024;
-
-const STAGES = TEST_STAGES.filter((name) => name !== 'tls');
 
 const WRONG_ECHO =
   "The output of a program did not arrive unchanged. Check the start files of the account's shell: they must not read " +
@@ -57,8 +56,9 @@ export async function testSshServer(
 ): Promise<ServerTestResult> {
   let connection: DedicatedSshConnection | undefined;
   try {
+    const hasSetup = target.config.setup !== null;
     return await runStagedTest(
-      STAGES,
+      TEST_STAGES.filter((name) => name !== 'tls' && (name !== 'setup' || hasSetup)),
       async (pass, timedSignal) => {
         connection = await connections.connect(target, timedSignal, (stage) => pass(stage));
         await runProbe(connection, target, timedSignal, pass);
@@ -93,10 +93,13 @@ async function runProbe(
   const start = (command: string, execSignal: AbortSignal) => connection.exec(command, execSignal);
   const { config } = target;
   const { job, expected } = createProbe(config);
-  const session = await startSshJob(start, target, job, signal);
+  const setup = createSetup(config.setup);
+  const reader = setup && createSetupReader(setup);
+  const session = await startSshJob(start, { ...target, setup }, job, signal);
   try {
-    const output = await readProbe(session, expected, signal, pass);
+    const output = await readProbe(session, { expected, reader }, signal, pass);
     assertStarted(session.result(), config, pass);
+    if (reader?.state() === 'running') throw new StageError(SETUP_FAILED);
     if (!startsWith(output, expected)) throw new StageError(WRONG_ECHO);
     const versions = output.toString('utf8', expected.length);
     pass('echo', createEchoMessage(versions, toInterpreterSettings(config)));
@@ -139,26 +142,30 @@ function createProbe({ interpreters }: SshConfig): { job: Job; expected: Buffer 
   return { job, expected: Buffer.concat([Buffer.from(nonce), Buffer.from([0x00, 0xff])]) };
 }
 
-/** @returns the output, which begins with the expected one if it arrives unchanged. */
+/** @returns the output, without that of the set-up. It begins with the expected one if it arrives unchanged. */
 async function readProbe(
   session: SshSession,
-  expected: Buffer,
+  { expected, reader }: { expected: Buffer; reader: SetupReader | undefined },
   signal: AbortSignal,
   pass: PassStage,
 ): Promise<Buffer> {
   const terminate = () => session.terminate();
   signal.addEventListener('abort', terminate, { once: true });
   let timeout: NodeJS.Timeout | undefined;
-  let output: Buffer = Buffer.alloc(0);
+  let received: Buffer = Buffer.alloc(0);
+  let output = received;
   try {
     for (let event = await session.next(); event !== undefined; event = await session.next()) {
       if (event.type === 'started') {
         pass('permission');
         pass('workspace', WRITABLE);
-      } else if (event.stream === 'stdout' && output.length < MAX_OUTPUT_BYTES) {
-        output = Buffer.concat([output, event.data]);
+      } else if (event.stream === 'stderr') {
+        reader?.read('stderr', event.data);
+      } else if (received.length < MAX_OUTPUT_BYTES) {
+        received = Buffer.concat([received, event.data]);
+        output = reader === undefined ? received : dropBefore(received, expected);
         if (output.length >= expected.length) timeout ??= setTimeout(terminate, VERSIONS_TIMEOUT_MS);
-        if (isProbeComplete(output, expected)) terminate();
+        if (received.length >= MAX_OUTPUT_BYTES || isProbeComplete(output, expected)) terminate();
       }
     }
   } catch (error) {
@@ -172,11 +179,16 @@ async function readProbe(
   return output;
 }
 
+/** Without the output before `expected`; empty without it. */
+function dropBefore(output: Buffer, expected: Buffer): Buffer {
+  const start = output.indexOf(expected);
+  return start === -1 ? Buffer.alloc(0) : output.subarray(start);
+}
+
 /** Whether no more output is of interest. */
 function isProbeComplete(output: Buffer, expected: Buffer): boolean {
   if (output.length < expected.length) return false;
-  const isOver = !startsWith(output, expected) || output.length >= MAX_OUTPUT_BYTES;
-  return isOver || isInterpreterProbeComplete(output.toString('latin1', expected.length));
+  return !startsWith(output, expected) || isInterpreterProbeComplete(output.toString('latin1', expected.length));
 }
 
 function startsWith(output: Buffer, expected: Buffer): boolean {

@@ -240,7 +240,7 @@ describe('a run on a hostile cluster', () => {
     const { server, ca, namespace, token } = hostile.access;
     const config = {
       ...{ cluster_url: server.href, ca_cert: ca, namespace, service_account_token: token },
-      ...{ kubeconfig: null, image: 'image' },
+      ...{ kubeconfig: null, image: 'image', setup: null },
     };
     const stop = new AbortController();
     const job = {

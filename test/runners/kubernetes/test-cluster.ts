@@ -35,6 +35,7 @@ export function createConfig(
     service_account_token: host.token,
     kubeconfig: null,
     image: host.image,
+    setup: null,
     ...changes,
   };
 }

@@ -5,7 +5,7 @@ import { listSandboxesOf } from '../../support/sandbox-leaks.ts';
 /** This machine as a server. */
 export function localTarget(): TargetServer {
   return {
-    ...{ serverId: 'local', owner: 'user:1', version: 1, config: {} },
+    ...{ serverId: 'local', owner: 'user:1', version: 1, config: { setup: null } },
     ...{ hostKey: null, workspacePath: null, jumpServers: new Map() },
   };
 }

@@ -18,6 +18,7 @@ describe('the configuration of an SSH server', () => {
     expect(runner.config.parse(base)).toEqual({
       ...{ host: 'host.example', port: 22, username: 'user', auth_method: 'password', password: 'secret' },
       ...{ private_key: null, passphrase: null, jump: null, interpreters: null, environment: null },
+      setup: null,
     });
   });
 
