@@ -65,9 +65,9 @@ export function createSetupArguments(
   return ['-c', SETUP_SCRIPT, SETUP_NAME, name, other, flags.join(' '), last];
 }
 
-/** @param line of a server's `connection_config`; undefined for one without. */
-export function createSetup(line: string | null): Setup | undefined {
-  if (line === null) return undefined;
+/** @param line of a server's `connection_config`. @returns undefined for a server without a set-up. */
+export function createSetup(line: string | null | undefined): Setup | undefined {
+  if (line === null || line === undefined) return undefined;
   const nonce = randomBytes(16).toString('hex');
   return { env: { OPS_SETUP: `${nonce} ${line}` }, markerPrefix: Buffer.from(`\x1e${nonce}`) };
 }
@@ -114,7 +114,7 @@ export const SETUP_FAILED =
  * @param missingMessage for a program whose interpreter is not found after the set-up, for users.
  */
 export function runWithSetup(
-  line: string | null,
+  line: string | null | undefined,
   missingMessage: string,
   run: (setup: Setup | undefined) => AsyncGenerator<RunEvent, void>,
 ): AsyncGenerator<RunEvent, void> {

@@ -13,6 +13,7 @@ const SHARED = [
   'interpreters.ts',
   'marker-stream.ts',
   'runner.ts',
+  'setup.ts',
   'test-stages.ts',
   'shell.ts',
   'supervise.ts',
@@ -54,7 +55,13 @@ describe('the list of runners', () => {
 
   it('does not run local jobs unless the operator has enabled it', async () => {
     const local = createRunners({ dialer, log }).get('local');
-    const target = { serverId: 'local', owner: 'user:1' as const, version: 1, config: { setup: null }, hostKey: null };
+    const target = {
+      serverId: 'local',
+      owner: 'user:1' as const,
+      version: 1,
+      config: { setup: null },
+      hostKey: null,
+    };
     const result = await local?.test(
       { ...target, workspacePath: null, jumpServers: new Map() },
       new AbortController().signal,

@@ -3,7 +3,7 @@ import { startApp, type TestApp } from '../support/app.ts';
 import { describeOn } from '../support/hosts.ts';
 import { makeOperator } from '../support/operator.ts';
 import { readRunEvents, type ReceivedRunEvent } from '../support/run-events.ts';
-import { createServerClient, type ServerClient } from '../support/servers.ts';
+import { createServerClient, randomPassword, type ServerClient } from '../support/servers.ts';
 
 const LOCAL = { name: 'Here', server_type: 'local' as const, connection_config: {} };
 
@@ -64,10 +64,15 @@ describeOn('local', 'with local execution on', () => {
     const ada = await createServerClient(app);
     const takeAway = await makeOperator(ada.user.id);
     expect(await features(ada, app)).toMatchObject({ local_execution: true });
-    const { id } = await ada.add(LOCAL);
-    expect(await ada.get(id)).toMatchObject({ server_type: 'local', host_key: null, is_default: true });
+    const setup = `export TOKEN=${randomPassword()}`;
+    const { id } = await ada.add({ ...LOCAL, connection_config: { setup } });
+    expect(await ada.get(id)).toMatchObject({
+      ...{ server_type: 'local', host_key: null, is_default: true },
+      connection_config: { setup: '***stored***' },
+    });
     const tested = await ada.test(id);
     expect(tested).toMatchObject({ status: 'online', details: { host_key: null } });
+    expect(tested.details.stages).toContainEqual(expect.objectContaining({ name: 'setup', status: 'ok' }));
     await takeAway();
     for (const [method, path, json] of [
       ['POST', `/${id}/test`],

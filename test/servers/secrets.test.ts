@@ -192,7 +192,13 @@ describe('the environment of a Docker server', () => {
   });
 });
 
-describe('the environment of an SSH server', () => {
+/** Members that the programs on a server receive. */
+const RECEIVED = [
+  ['environment', () => ({ TOKEN: randomPassword() })],
+  ['setup', () => `export TOKEN=${randomPassword()}`],
+] as const;
+
+describe.each(RECEIVED)('the %s of an SSH server', (member, createValue) => {
   const interpreters = { python: '/opt/other/python3', javascript: null, bash: null };
   async function addSsh(change: Record<string, unknown> = {}): Promise<string> {
     const { id } = await ada.add({ connection_config: createSshServerConfig(change) });
@@ -201,19 +207,19 @@ describe('the environment of an SSH server', () => {
   }
 
   it('must be sent again, and it alone, when the programs that receive it change; the host key stays', async () => {
-    const id = await addSsh({ environment: { TOKEN: randomPassword() } });
+    const id = await addSsh({ [member]: createValue() });
     const refused = await ada.expectRefusal('PUT', `/${id}`, { connection_config: { interpreters } });
     expect(refused).toMatchObject({ status: 400, code: 'validation_failed' });
-    expect(refused.errors?.map(({ path }) => path)).toEqual(['connection_config.environment']);
-    const environment = { TOKEN: randomPassword() };
-    const changed = await ada.change(id, { connection_config: { interpreters, environment } });
-    expect(changed).toMatchObject({ host_key: HOST_KEY, connection_config: { environment: STORED } });
-    expect((await open(id)).target.config).toMatchObject({ interpreters, environment });
+    expect(refused.errors?.map(({ path }) => path)).toEqual([`connection_config.${member}`]);
+    const value = createValue();
+    const changed = await ada.change(id, { connection_config: { interpreters, [member]: value } });
+    expect(changed).toMatchObject({ host_key: HOST_KEY, connection_config: { [member]: STORED } });
+    expect((await open(id)).target.config).toMatchObject({ interpreters, [member]: value });
     await ada.remove(id);
   });
 
   it('does not decrypt when the programs in the row were edited', async () => {
-    const id = await addSsh({ environment: { TOKEN: randomPassword() } });
+    const id = await addSsh({ [member]: createValue() });
     await setConfig(id, { interpreters });
     await expect(open(id)).rejects.toMatchObject({ code: 'key_undecryptable', status: 424 });
     await ada.remove(id);
@@ -223,9 +229,9 @@ describe('the environment of an SSH server', () => {
     const id = await addSsh();
     for (const change of [
       { interpreters },
-      { environment: { TOKEN: randomPassword() } },
-      { environment: { A: 'b' } },
-      { environment: null },
+      { [member]: createValue() },
+      { [member]: createValue() },
+      { [member]: null },
       { interpreters: null },
     ]) {
       await ada.change(id, { connection_config: change });

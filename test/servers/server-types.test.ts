@@ -49,17 +49,22 @@ const SAMPLES: Record<Exclude<ServerType, 'local'>, () => { config: Config; othe
     config: createSshServerConfig({
       interpreters: { python: '/opt/conda envs/bin/python3', javascript: null, bash: 'bash' },
       environment: { API_TOKEN: randomToken() },
+      setup: `export SETUP_TOKEN=${randomToken()}`,
     }),
     otherAddress: { port: 2022 },
   }),
   docker: () => ({
-    config: { host: ssh, image: 'python:3.13-slim', environment: { API_TOKEN: randomToken() } },
+    config: {
+      ...{ host: ssh, image: 'python:3.13-slim', environment: { API_TOKEN: randomToken() } },
+      setup: `export SETUP_TOKEN=${randomToken()}`,
+    },
     otherAddress: { host: 'tcp://engine.example.test:2376' },
   }),
   kubernetes: () => ({
     config: {
       ...{ cluster_url: 'https://cluster.example.test:6443', namespace: 'runner', image: 'python:3.13' },
       service_account_token: randomToken(),
+      setup: `export SETUP_TOKEN=${randomToken()}`,
     },
     otherAddress: { cluster_url: 'https://other.example.test:6443' },
   }),
@@ -91,6 +96,16 @@ describe.each(TYPES)('a server of type %s', (type) => {
     const shown = (await ada.get(id)).connection_config;
     expect(shown).toMatchObject({ ...config, ...maskedLike(shown) });
   });
+});
+
+it('the image of a Kubernetes server changes only with its set-up, which programs of the image can read', async () => {
+  const { config } = SAMPLES.kubernetes();
+  const { id } = await ada.add({ server_type: 'kubernetes', connection_config: config });
+  const image = 'other:1';
+  const refused = await ada.expectRefusal('PUT', `/${id}`, { connection_config: { image } });
+  expect(refused.errors?.map(({ path }) => path)).toEqual(['connection_config.setup']);
+  const changed = await ada.change(id, { connection_config: { image, setup: null } });
+  expect(changed.connection_config).toMatchObject({ image, setup: null, service_account_token: STORED });
 });
 
 /** Texts that Zod writes by itself. */

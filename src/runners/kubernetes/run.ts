@@ -56,11 +56,7 @@ async function* runJobInPod(
   pod: JobPod,
   { target, job, signal, heartbeatMs, setup }: PodRun,
 ): AsyncGenerator<RunEvent, PodExit> {
-  const { command, input, markerPrefix } = createJobLaunch(
-    job,
-    job.workdir ?? target.workspacePath,
-    setup,
-  );
+  const { command, input, markerPrefix } = createJobLaunch(job, job.workdir ?? target.workspacePath, setup);
   try {
     await pod.start(signal);
     const exec = await startExec(api, pod.name, command, input, signal);

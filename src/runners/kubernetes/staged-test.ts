@@ -125,7 +125,14 @@ async function runAfterSetup(
   text: string,
   signal: AbortSignal,
 ): Promise<string> {
-  const job = { runId: randomUUID(), program: { command: text }, stdin: null, files: [], env: {}, workdir: null };
+  const job = {
+    runId: randomUUID(),
+    program: { command: text },
+    stdin: null,
+    files: [],
+    env: {},
+    workdir: null,
+  };
   const { command, input } = createJobLaunch(job, folder, setup);
   const reader = createSetupReader(setup);
   const readStderr = (data: Buffer) => void reader.read('stderr', data);
@@ -160,15 +167,13 @@ function podSteps(api: ClusterApi, pod: JobPod, target: TargetServer<KubernetesC
   const folder = target.workspacePath ?? DEFAULT_FOLDER;
   const setup = createSetup(target.config.setup);
   const podSetup = setup && { setup, folder };
-  const setupSteps = (podSetup === undefined ? [] : [podSetup]).map(
-    (each): TestStep => [
-      'setup',
-      async (signal) => {
-        await runAfterSetup(api, pod, each, 'true', signal);
-        return undefined;
-      },
-    ],
-  );
+  const setupSteps = (podSetup === undefined ? [] : [podSetup]).map((each): TestStep => [
+    'setup',
+    async (signal) => {
+      await runAfterSetup(api, pod, each, 'true', signal);
+      return undefined;
+    },
+  ]);
   // In its own session if the image has setsid, so that no signal to a process group reaches it.
   const detachCommand = '{ setsid sleep 600 || sleep 600; } >/dev/null 2>&1 & echo detached';
   return [

@@ -63,7 +63,10 @@ export function createBwrapArguments(
 ): BwrapArguments {
   const source = createSourceFile(job, folder, options.runtime);
   const files = job.files.map((item) => ({ path: toSandboxPath(folder, item.path), content: item.content }));
-  const variables = { path: VARIABLES_FILE, content: createVariablesScript({ ...job.env, ...options.setup?.env }) };
+  const variables = {
+    path: VARIABLES_FILE,
+    content: createVariablesScript({ ...job.env, ...options.setup?.env }),
+  };
   const args = [
     ...isolationArguments(staging.file(createSeccompFilter(options.architecture))),
     ...programArguments(),

@@ -6,12 +6,12 @@ import { setupLine } from '../../lib/setup-line.ts';
 import { createControlGroups, type ControlGroups } from './control-groups.ts';
 import { findWorkingFolder } from './bwrap-arguments.ts';
 import { killSandboxes } from './processes.ts';
-import { createMissingInterpreterMessage, runLocalJob } from './run.ts';
+import { createNotInstalledMessage, runLocalJob } from './run.ts';
 import type { LocalCeilings } from './sandbox.ts';
 import { findEscapes } from './self-test.ts';
 import { LOCAL_EXECUTION_DISABLED, testLocalServer } from './staged-test.ts';
 import type { Limits, OptionalLimit, Runner } from '../runner.ts';
-import { runWithSetup } from '../setup.ts';
+import { createSetup, runWithSetup } from '../setup.ts';
 
 const config = z.strictObject({ setup: setupLine });
 type LocalConfig = z.infer<typeof config>;
@@ -71,7 +71,7 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner<LocalConf
   }
 
   const run: Runner<LocalConfig>['run'] = ({ config, workspacePath }, job, limits, signal) =>
-    runWithSetup(config.setup, createMissingInterpreterMessage(job), (setup) =>
+    runWithSetup(config.setup, createNotInstalledMessage(job), (setup) =>
       runLocalJob(job, workspacePath, limits, signal, {
         deps: deps && { ...deps, setup },
         findUnavailableReason,
@@ -93,7 +93,7 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner<LocalConf
           enabled,
           findUnavailableReason,
           hasFolder: findWorkingFolder(target.workspacePath) !== undefined,
-          hasSetup: target.config.setup !== null,
+          hasSetup: createSetup(target.config.setup) !== undefined,
           run: (job, limits, stopSignal) => run(target, job, limits, stopSignal),
         },
         signal,

@@ -83,14 +83,14 @@ function toExit({ code, isOutOfMemory, cleanup }: SandboxExit): ExitEvent {
 const EXIT_UNKNOWN = 'The sandbox was killed from outside, so it is unknown how the program ended.';
 
 /** For users. */
-export function createMissingInterpreterMessage({ program }: Job): string {
+export function createNotInstalledMessage({ program }: Job): string {
   return `This machine has no ${getInterpreter(program).names[0]}. Install it, or use another language.`;
 }
 
 function toStartFailure(reason: Exclude<Awaited<Sandbox['start']>, 'started'>, job: Job): ExitEvent {
   const message = {
     folder: `The working folder does not exist. Use ${WRITABLE_FOLDERS.join(' or ')}.`,
-    interpreter: createMissingInterpreterMessage(job),
+    interpreter: createNotInstalledMessage(job),
     failed: 'The sandbox could not be created. See the log of the app.',
     late: 'The program was not started within 60 s. This machine may be overloaded: try again later.',
   }[reason];

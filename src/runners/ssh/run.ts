@@ -8,7 +8,7 @@ import type { Job, JobFile, Program, RunEvent } from '../runner.ts';
 import { SETUP_SCRIPT, SETUP_SHELLS, type Setup } from '../setup.ts';
 import { getInterpreter, isVariableName } from '../shell.ts';
 import { InvalidJobError, toSshExit, toSshStartFailure } from './exit.ts';
-import { createLaunchCommand } from './scripts.ts';
+import { createLaunchCommand, SETUP_PART } from './scripts.ts';
 import { openSshSession, WatcherTimeoutError, type FrameSecrets, type SshSession } from './session.ts';
 import { PERL_SUPERVISOR, PYTHON_SUPERVISOR } from './supervisor.ts';
 
@@ -117,7 +117,7 @@ export function encodeSshJob(job: Job, server: SshJobServer, secrets: FrameSecre
     ...job.files.flatMap(encodeFile),
     inline ?? new Uint8Array(),
     encodeLines(...searched),
-    ...(setup === undefined ? [] : [encodeText(SETUP_SCRIPT), encodeLines(names[0] ?? '', names[1] ?? '')]),
+    ...(setup === undefined ? [] : encodeSetup(names)),
     program ?? new Uint8Array(),
     encodeLines('go', secrets.marker + secrets.watcherProof),
   ]);
@@ -139,6 +139,10 @@ function encodeProgram(program: Program): EncodedProgram {
   const isShort = bytes.length <= MAX_INLINE_BYTES && !code.includes('\0');
   const kind = isCommand ? (isShort ? 'command' : 'script') : program.language;
   return isShort ? { kind, inline: encodeText(code) } : { kind, program: bytes };
+}
+
+function encodeSetup([first = '', second = '']: readonly string[]): Buffer[] {
+  return [encodeText(SETUP_PART), encodeText(SETUP_SCRIPT), encodeLines(first, second)];
 }
 
 function encodeFile(file: JobFile): Uint8Array[] {

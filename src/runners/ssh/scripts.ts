@@ -163,18 +163,14 @@ while [ $names -gt 0 ]; do
   if [ -z "$name" ] && can "$@" "$line"; then name=$line; fi
 done
 [ -n "$name" ] || { [ $setup -eq 0 ] || kind=command; fail $kind; }
-last=$file
-[ "$kind" != command ] || last=$text flags=-c
-if [ $setup -eq 0 ]; then
-  set -- "$@" -- "$name" $flags "$last"
-else
-  code=$text
-  text && IFS= read -r first && IFS= read -r second || fail input
-  # The set-up may enter another folder.
-  [ "$kind" = command ] || last=$PWD/$file
-  set -- "$@" -- "$name" -c "$text" ops-setup "$first" "$second" "$flags" "$last"
-  text=$code
-fi
+case $setup$kind in
+  1*)
+    code=$text
+    text && eval "$text"
+    text=$code ;;
+  *command) set -- "$@" -- "$name" -c "$text" ;;
+  *) set -- "$@" -- "$name" $flags "$file" ;;
+esac
 [ "$kind" = command ] || put "$file" $program || fail file
 IFS= read -r line && [ "$line" = go ] || fail input
 if [ -n "$watcher" ]; then
@@ -232,6 +228,18 @@ while IFS= read -r line && [ "$line" != "$0" ]; do :; done
 text && perl=$text && text && python=$text && IFS= read -r id || exit 1
 [ $name = sh ] || exec perl -C0 -e "$perl" "ops-supervise $id" "$launcher" "$watcher" "$fallback" "$python"
 exec sh -c "$fallback" ops-run "$id" "$launcher" "$watcher" "$python"
+`;
+
+/**
+ * The part of the launcher for a server with a set-up (see `../setup.ts`). It is sent with the job, since the command has
+ * no room for it. `code` is the job's command. The file is named by its path, since the set-up may enter another folder.
+ */
+export const SETUP_PART = `
+text && IFS= read -r first && IFS= read -r second || fail input
+case $kind in
+  command) set -- "$@" -- "$name" -c "$text" ops-setup "$first" "$second" -c "$code" ;;
+  *) set -- "$@" -- "$name" -c "$text" ops-setup "$first" "$second" "$flags" "$PWD/$file" ;;
+esac
 `;
 
 /** Its name is the run's variable. */

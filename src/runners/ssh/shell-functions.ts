@@ -4,7 +4,7 @@
  * names would pass the marker and the job to the program.
  */
 export const FORGET_VARIABLES = `set +a
-unset at beat below code dir env extension fallback file files first flags full id kind lack last launcher left line mark
+unset at beat below code dir env extension fallback file files first flags full id kind lack launcher left line mark
 unset name names newline own path perl pids program python rest round second setup silent size source started state stdin
 unset supervisor tag text tool top watcher
 newline="

@@ -4,7 +4,7 @@ import type { DedicatedSshConnection, SshConnections } from '../../lib/ssh/conne
 import { SshError } from '../../lib/ssh/ssh-error.ts';
 import { createEchoMessage, createInterpreterProbe, isInterpreterProbeComplete } from '../interpreters.ts';
 import { TEST_STAGES, type Job, type TargetServer, type ServerTestResult } from '../runner.ts';
-import { createSetup, createSetupReader, SETUP_FAILED, type SetupReader } from '../setup.ts';
+import { createSetup, createSetupReader, SETUP_FAILED, type Setup, type SetupReader } from '../setup.ts';
 import {
   createTimeoutMessage,
   runStagedTest,
@@ -56,12 +56,12 @@ export async function testSshServer(
 ): Promise<ServerTestResult> {
   let connection: DedicatedSshConnection | undefined;
   try {
-    const hasSetup = target.config.setup !== null;
+    const setup = createSetup(target.config.setup);
     return await runStagedTest(
-      TEST_STAGES.filter((name) => name !== 'tls' && (name !== 'setup' || hasSetup)),
+      TEST_STAGES.filter((name) => name !== 'tls' && (name !== 'setup' || setup !== undefined)),
       async (pass, timedSignal) => {
         connection = await connections.connect(target, timedSignal, (stage) => pass(stage));
-        await runProbe(connection, target, timedSignal, pass);
+        await runProbe(connection, { ...target, setup }, timedSignal, pass);
       },
       { timeoutMs: TEST_TIMEOUT_MS, toOutcome },
       signal,
@@ -86,16 +86,15 @@ function toOutcome(error: unknown): FailedTest {
  */
 async function runProbe(
   connection: DedicatedSshConnection,
-  target: TargetServer<SshConfig>,
+  target: TargetServer<SshConfig> & { setup: Setup | undefined },
   signal: AbortSignal,
   pass: PassStage,
 ) {
   const start = (command: string, execSignal: AbortSignal) => connection.exec(command, execSignal);
-  const { config } = target;
+  const { config, setup } = target;
   const { job, expected } = createProbe(config);
-  const setup = createSetup(config.setup);
   const reader = setup && createSetupReader(setup);
-  const session = await startSshJob(start, { ...target, setup }, job, signal);
+  const session = await startSshJob(start, target, job, signal);
   try {
     const output = await readProbe(session, { expected, reader }, signal, pass);
     assertStarted(session.result(), config, pass);
@@ -160,7 +159,9 @@ async function readProbe(
         pass('permission');
         pass('workspace', WRITABLE);
       } else if (event.stream === 'stderr') {
+        const wasRunning = reader?.state() === 'running';
         reader?.read('stderr', event.data);
+        if (wasRunning && reader?.state() !== 'running') pass('setup');
       } else if (received.length < MAX_OUTPUT_BYTES) {
         received = Buffer.concat([received, event.data]);
         output = reader === undefined ? received : dropBefore(received, expected);
@@ -188,7 +189,9 @@ function dropBefore(output: Buffer, expected: Buffer): Buffer {
 /** Whether no more output is of interest. */
 function isProbeComplete(output: Buffer, expected: Buffer): boolean {
   if (output.length < expected.length) return false;
-  return !startsWith(output, expected) || isInterpreterProbeComplete(output.toString('latin1', expected.length));
+  return (
+    !startsWith(output, expected) || isInterpreterProbeComplete(output.toString('latin1', expected.length))
+  );
 }
 
 function startsWith(output: Buffer, expected: Buffer): boolean {

@@ -41,7 +41,8 @@ function describeEffect({ test, run, subject }: ContractHarness, withSetup: With
   const prepare = `cat; set -a; echo "VALUE='a  b'; export VALUE" >values.sh; source ./values.sh; mkdir sub; cd sub`;
 
   test('reaches a command with its variables and its folder, and reads no input of it', async () => {
-    const command = 'printf "%s|%s|" "$VALUE" "${PWD##*/}"; cat; env | grep -i ops_setup; env | grep ops_; exit 7';
+    const command =
+      'printf "%s|%s|" "$VALUE" "${PWD##*/}"; cat; env | grep -i ops_setup; env | grep ops_; exit 7';
     const { stdout, stderr, exit, phases } = await run({
       ...{ program: { command }, stdin: Buffer.from('input'), target: withSetup(prepare) },
       env: { VALUE: 'replaced' },

@@ -120,6 +120,13 @@ describe('dockerConfig', () => {
       expect(listIssues({ ...SERVER, environment: { [name]: 'x' } })).not.toEqual([]);
     expect(listIssues({ ...SERVER, environment: { A: 'x\0y' } })).not.toEqual([]);
   });
+
+  it('accepts a set-up of at most 4,096 characters without zero bytes; an empty one is none', () => {
+    expect(listIssues({ ...SERVER, setup: 'x'.repeat(4_096) })).toEqual([]);
+    expect(listIssues({ ...SERVER, setup: 'x'.repeat(4_097) }).map(([member]) => member)).toEqual(['setup']);
+    expect(listIssues({ ...SERVER, setup: 'x\0y' }).map(([member]) => member)).toEqual(['setup']);
+    expect(dockerConfig.parse({ ...SERVER, setup: ' \n' }).setup).toBeNull();
+  });
 });
 
 describe('volumes of a Docker server', () => {
@@ -240,11 +247,13 @@ describeOn('docker', 'createDockerRunner', () => {
     ];
     for (const change of containerChanges)
       expect(runner.destination({ ...config, ...change }, null)).toEqual(destination);
-    const withEnvironment = { ...config, environment: { A: 'b' } };
-    const bound = runner.destination(withEnvironment, null);
-    expect(JSON.stringify(bound)).not.toContain('environment');
-    for (const change of containerChanges)
-      expect(runner.destination({ ...withEnvironment, ...change }, null)).not.toEqual(bound);
+    for (const secret of [{ environment: { A: 'b' } }, { setup: 'export A=b' }]) {
+      const withSecret = { ...config, ...secret };
+      const bound = runner.destination(withSecret, null);
+      expect(JSON.stringify(bound)).not.toMatch(/environment|setup/);
+      for (const change of containerChanges)
+        expect(runner.destination({ ...withSecret, ...change }, null)).not.toEqual(bound);
+    }
     expect(runner.jumpServerIds(config)).toEqual([]);
     expect(runner.jumpServerIds(runner.config.parse(SERVER))).toEqual(['srv_1']);
     const mixed = { host, ca, client_cert: untrustedCert, client_key: clientKey };

@@ -9,7 +9,13 @@ const EXIT: ExitEvent = {
 };
 
 function createDeps(run: LocalTestDeps['run']): LocalTestDeps {
-  return { enabled: true, findUnavailableReason: () => Promise.resolve(undefined), hasFolder: true, hasSetup: false, run };
+  return {
+    enabled: true,
+    findUnavailableReason: () => Promise.resolve(undefined),
+    hasFolder: true,
+    hasSetup: false,
+    run,
+  };
 }
 
 const output = (text: string): RunEvent => ({ type: 'output', stream: 'stdout', data: Buffer.from(text) });

@@ -86,6 +86,6 @@ describe('the configuration of an SSH server', () => {
       ...{ type: 'ssh', host: 'host.example', port: 22, username: 'user', jump: 'other', hostKey },
     });
     expect(runner.jumpServerIds(config)).toEqual(['other']);
-    expect(runner.secretFields).toEqual(['password', 'private_key', 'passphrase', 'environment']);
+    expect(runner.secretFields).toEqual(['password', 'private_key', 'passphrase', 'environment', 'setup']);
   });
 });

@@ -62,6 +62,7 @@ describe('the description of the interpreters of a host', () => {
     ['a value of the environment', (secret) => ({ environment: { TOKEN: secret } })],
     ['the PATH of the environment', (secret) => ({ environment: { PATH: `/opt/${secret}` } })],
     ['the password', (secret) => ({ password: secret })],
+    ['a word of the set-up', (secret) => ({ setup: `export TOKEN="${secret}"; cd sub` })],
   ])('shows the name alone of a program whose path contains %s', (_name, change) => {
     const secret = randomPassword();
     const hidden = `${secret.slice(0, 8)}\u200b${secret.slice(8)}`;
