@@ -34,6 +34,7 @@ export const stageTexts: Record<StageName, { label: string; fix: string }> = {
   },
   permission: { label: 'Rights', fix: 'Give the account the rights that the message names.' },
   workspace: { label: 'Folder', fix: 'Make the folder on the host, and let the account write there.' },
+  setup: { label: 'Set-up line', fix: 'Correct the line, so that it ends without an error on the host.' },
   echo: { label: 'Runs a program', fix: 'Install the programs that the message names.' },
   kill: { label: 'Ends a program', fix: 'The host must allow ending processes of the account.' },
   cleanup: {
@@ -110,6 +111,9 @@ export const serversTexts = {
     name: 'Name',
     workspace: 'Folder in which programs start',
     workspaceHint: 'Optional. An absolute path that exists on the host.',
+    setup: 'Set-up line',
+    setupHint:
+      'Optional. Runs first in each run, such as: source ~/venv/bin/activate. It is stored as a secret.',
     isDefault: 'Use it when no server is named',
     save: 'Save',
     saveAndTest: 'Save and test',

@@ -26,13 +26,23 @@ export interface ServerValues {
   clientKey: string;
   kubeconfig: string;
   namespace: string;
+  /** A line of shell that runs first; a secret, since it can set variables with secrets. */
+  setup: string;
 }
 
 const DEFAULT_IMAGE = 'python:3.13-slim';
 
 /** What is kept while the user signs in again. */
 export function withoutSecrets(values: ServerValues): Partial<ServerValues> {
-  return { ...values, password: '', privateKey: '', passphrase: '', clientKey: '', kubeconfig: '' };
+  return {
+    ...values,
+    password: '',
+    privateKey: '',
+    passphrase: '',
+    clientKey: '',
+    kubeconfig: '',
+    setup: '',
+  };
 }
 
 /** @param server undefined for a new one. */
@@ -64,13 +74,22 @@ export function toValues(server: ServerView | undefined, type: ServerType): Serv
     clientKey: '',
     kubeconfig: '',
     namespace: text('namespace'),
+    setup: '',
   };
 }
 
-/** The configuration as the API takes it. An empty secret of a stored server is left out, which keeps it. */
+/** An empty secret of a stored server is left out, which keeps it. */
+function secret(name: string, text: string): Record<string, string> {
+  return text === '' ? {} : { [name]: text };
+}
+
+/** The configuration as the API takes it. */
 function toConfig(values: ServerValues): Record<string, unknown> {
+  return { ...toTypeConfig(values), ...secret('setup', values.setup) };
+}
+
+function toTypeConfig(values: ServerValues): Record<string, unknown> {
   const orNull = (text: string) => (text.trim() === '' ? null : text);
-  const secret = (name: string, text: string) => (text === '' ? {} : { [name]: text });
   switch (values.type) {
     case 'ssh':
       return {
