@@ -159,9 +159,9 @@ async function readProbe(
         pass('permission');
         pass('workspace', WRITABLE);
       } else if (event.stream === 'stderr') {
-        const wasRunning = reader?.state() === 'running';
-        reader?.read('stderr', event.data);
-        if (wasRunning && reader?.state() !== 'running') pass('setup');
+        if (reader?.state() !== 'running') continue;
+        reader.read('stderr', event.data);
+        if (isOver(reader)) pass('setup');
       } else if (received.length < MAX_OUTPUT_BYTES) {
         received = Buffer.concat([received, event.data]);
         output = reader === undefined ? received : dropBefore(received, expected);
@@ -178,6 +178,11 @@ async function readProbe(
   }
   signal.throwIfAborted();
   return output;
+}
+
+/** A function, because TypeScript would otherwise narrow the state across the read. */
+function isOver(reader: SetupReader): boolean {
+  return reader.state() !== 'running';
 }
 
 /** Without the output before `expected`; empty without it. */
