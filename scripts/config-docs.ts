@@ -42,7 +42,8 @@ export function configTable(): string {
 export function withConfigTable(page: string): string {
   const [before, rest] = page.split(BEGIN);
   const after = rest?.split(END)[1];
-  if (before === undefined || after === undefined) throw new Error(`docs/configuration.md lacks ${BEGIN} or ${END}`);
+  if (before === undefined || after === undefined)
+    throw new Error(`docs/configuration.md lacks ${BEGIN} or ${END}`);
   return `${before}${BEGIN}\n\n${configTable()}\n\n${END}${after}`;
 }
 

@@ -7,11 +7,7 @@ import { startDemoUpstream } from '../dev/demo-upstream/server.ts';
 import { readDemo } from '../lib/keycloak/demo-users.ts';
 import { SETTINGS } from '../config/settings.ts';
 import { COMPOSE_SECRETS } from './compose-secrets.ts';
-import {
-  ensureGeneratedSettings,
-  ENV_HEADER,
-  readEnvFile,
-} from './env-file.ts';
+import { ensureGeneratedSettings, ENV_HEADER, readEnvFile } from './env-file.ts';
 import { prepareRoles } from '../dev/quickstart/postgres/roles.ts';
 import {
   addDemoData,

@@ -48,6 +48,7 @@ describeOn('ssh', 'the page Execution servers', () => {
     expect(await page.getByLabel('User name').inputValue()).toBe(user);
     await page.getByText('Password', { exact: true }).click();
     await page.getByLabel('Password', { exact: true }).last().fill(password);
+    await page.getByLabel('Set-up line').fill('export GREETING=hello');
     await expectAccessible(page);
     await page.getByRole('button', { name: 'Save and test' }).click();
 
@@ -58,6 +59,7 @@ describeOn('ssh', 'the page Execution servers', () => {
     await expectAccessible(page);
     await notice.getByRole('button', { name: 'It is the same: confirm' }).click();
     await page.getByRole('status').getByText('Online').waitFor({ timeout: 45_000 });
+    await stages(page).getByText('Set-up line').waitFor();
     await stages(page).getByText('Leaves nothing behind').waitFor();
     await expectAccessible(page);
     await expectNoSecret(opened, password);
@@ -94,7 +96,7 @@ describeOn('ssh', 'the page Execution servers', () => {
     await page.goto(`${app.url}/servers/${id}`);
     await page.getByRole('button', { name: 'Edit' }).click();
     expect(await page.getByLabel('Password', { exact: true }).last().inputValue()).toBe('');
-    await page.getByText('Leave empty to keep the stored one.').waitFor();
+    await page.getByText('Leave empty to keep the stored one.').first().waitFor();
     await page.getByLabel('Name', { exact: true }).fill('Renamed');
     await expectAccessible(page);
     await page.getByRole('button', { name: 'Save', exact: true }).click();

@@ -31,7 +31,7 @@ export function CopyButton({ value, label = shellTexts.copy, ...button }: CopyBu
 }
 
 /** @returns false if the browser refused. Works over plain http, too, where browsers have no clipboard API. */
-export async function copyText(text: string): Promise<boolean> {
+async function copyText(text: string): Promise<boolean> {
   if (window.isSecureContext) {
     try {
       await navigator.clipboard.writeText(text);

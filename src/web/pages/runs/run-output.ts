@@ -4,7 +4,7 @@ import { createLineParser, isPngLine, toPlainText, type OutputSpan } from './out
 /** What the page keeps: programs print more than a browser draws quickly. */
 const MAX_LINES = 20_000;
 /** Lines that are drawn as one element, which the browser skips while it is out of sight. */
-export const BLOCK_LINES = 200;
+const BLOCK_LINES = 200;
 /** A longer line is cut: drawing it takes seconds. An image may be longer. */
 const MAX_LINE_LENGTH = 20_000;
 const MAX_IMAGE_LENGTH = 4_000_000;

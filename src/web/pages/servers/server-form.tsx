@@ -71,6 +71,13 @@ export function ServerForm({ server, type = 'ssh', onDone, onCancel }: ServerFor
       {shownType === 'kubernetes' && <KubernetesFields form={form} server={base} />}
       {shownType === 'local' && <p>{texts.local.text}</p>}
       <TextInput
+        label={texts.setup}
+        description={base === undefined ? texts.setupHint : texts.keepSecret}
+        autoComplete="off"
+        spellCheck={false}
+        {...form.getInputProps('setup')}
+      />
+      <TextInput
         label={texts.workspace}
         description={texts.workspaceHint}
         {...form.getInputProps('workspace')}
@@ -122,6 +129,7 @@ const FIELD_OF_MEMBER: Record<string, keyof ServerValues> = {
   'connection_config.client_key': 'clientKey',
   'connection_config.kubeconfig': 'kubeconfig',
   'connection_config.namespace': 'namespace',
+  'connection_config.setup': 'setup',
 };
 
 function toFormErrors(errors: readonly { path: string; message: string }[]): Record<string, string> {
