@@ -192,6 +192,7 @@ describeInBrowser('the page Provider keys', () => {
     await expectAccessible(page);
     await dialog(page).getByRole('button', { name: 'Test and save' }).click();
     await card('New').getByText('Valid').waitFor();
+    await keyField(page).waitFor({ state: 'hidden' });
     await card('New').getByText(replacement.slice(-4)).waitFor();
     await expectNoSecret(opened, replacement);
 

@@ -36,10 +36,19 @@ export type ServerChange = z.input<typeof UpdateServer>;
 export const useAddServer = () =>
   useServerMutation((body: NewServer) => callApi(BASE, ServerView, { method: 'POST', body }));
 
-/** Refused with `version_mismatch` when the server was changed since `version`. */
+export interface ServerEdit {
+  /** The version that the change is based on: refused with `version_mismatch` when there is another one. */
+  version?: number;
+  change: ServerChange;
+}
+
 export const useUpdateServer = (id: string) =>
-  useServerMutation(({ version, change }: { version: number; change: ServerChange }) =>
-    callApi(`${BASE}/${id}`, ServerView, { method: 'PUT', body: change, ifMatch: String(version) }),
+  useServerMutation(({ version, change }: ServerEdit) =>
+    callApi(`${BASE}/${id}`, ServerView, {
+      method: 'PUT',
+      body: change,
+      ...(version === undefined ? {} : { ifMatch: String(version) }),
+    }),
   );
 
 export const useTestServer = (id: string) =>
@@ -50,8 +59,14 @@ export const useConfirmHostKey = (id: string) =>
     callApi(`${BASE}/${id}/host-key`, ServerView, { method: 'POST', body }),
   );
 
-export const useDeleteServer = () =>
-  useServerMutation((id: string) => callApi(`${BASE}/${id}`, ServerDeleted, { method: 'DELETE' }));
+/** Reads the list again, but not the server, which its page shows until another one is opened. */
+export function useDeleteServer() {
+  const client = useQueryClient();
+  return useMutation({
+    mutationFn: (id: string) => callApi(`${BASE}/${id}`, ServerDeleted, { method: 'DELETE' }),
+    onSettled: () => client.invalidateQueries({ queryKey: serversQuery.queryKey }),
+  });
+}
 
 /** The private key is in the response only. */
 export const useMakeKeyPair = () =>

@@ -148,7 +148,8 @@ function Settings({ server }: { server: ServerView }): ReactNode {
   const [isDeleting, setDeleting] = useState(false);
   const change = (changed: ServerChange) => {
     update.mutate(
-      { version: server.version, change: changed },
+      // One member, whatever its value was: no version is needed.
+      { change: changed },
       { onError: (error) => notifications.show({ color: 'red', message: error.message }) },
     );
   };
