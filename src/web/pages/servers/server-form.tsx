@@ -18,7 +18,7 @@ import {
   withoutSecrets,
   type ServerValues,
 } from './server-values.ts';
-import { SshFields } from './ssh-fields.tsx';
+import { SshFields, type TypeFieldsProps } from './ssh-fields.tsx';
 import classes from './servers.module.css';
 
 const texts = serversTexts.form;
@@ -55,7 +55,6 @@ export function ServerForm({ server, type = 'ssh', onDone, onCancel }: ServerFor
     if (base === undefined) add.mutate(toNewServer(values), { onSuccess, onError });
     else update.mutate({ version: base.version, change: toChange(values) }, { onSuccess, onError });
   });
-  const { type: shownType } = form.getValues();
   return (
     <form className={classes['form']} onSubmit={submit}>
       <TextInput
@@ -66,10 +65,7 @@ export function ServerForm({ server, type = 'ssh', onDone, onCancel }: ServerFor
         data-autofocus
         {...form.getInputProps('name')}
       />
-      {shownType === 'ssh' && <SshFields form={form} server={base} />}
-      {shownType === 'docker' && <DockerFields form={form} server={base} />}
-      {shownType === 'kubernetes' && <KubernetesFields form={form} server={base} />}
-      {shownType === 'local' && <p>{texts.local.text}</p>}
+      <TypeFields form={form} server={base} />
       <TextInput
         label={texts.setup}
         description={base === undefined ? texts.setupHint : texts.keepSecret}
@@ -111,6 +107,19 @@ export function ServerForm({ server, type = 'ssh', onDone, onCancel }: ServerFor
       </Group>
     </form>
   );
+}
+
+function TypeFields({ form, server }: TypeFieldsProps): ReactNode {
+  switch (form.getValues().type) {
+    case 'ssh':
+      return <SshFields form={form} server={server} />;
+    case 'docker':
+      return <DockerFields form={form} server={server} />;
+    case 'kubernetes':
+      return <KubernetesFields form={form} server={server} />;
+    case 'local':
+      return <p>{texts.local.text}</p>;
+  }
 }
 
 const FIELD_OF_MEMBER: Record<string, keyof ServerValues> = {
