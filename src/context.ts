@@ -162,6 +162,7 @@ function createFeatures(
     database,
     keyring,
     personalTokens: tokens,
+    notifications,
     keycloakAdmin: clients.usersKeycloak,
     serverConnections: {
       userIds: () => servers.listConnectedUserIds(),

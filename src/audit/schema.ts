@@ -37,6 +37,7 @@ export const AUDIT_ACTIONS = [
   'token.created',
   'token.revoked',
   'session.started',
+  'session.ended',
   'tier.refused',
 ] as const;
 export type AuditAction = (typeof AUDIT_ACTIONS)[number];

@@ -12,6 +12,8 @@ export interface Doctor {
    * @throws UnfitError listing what an administrator must change; AppError `keycloak_unavailable`.
    */
   assertRealmsValid(): Promise<void>;
+  /** Runs the checks of every start. @throws AppError `keycloak_unavailable`. */
+  checkRealms(): Promise<Finding[]>;
   /** Runs the checks of every start, and a slower one: it reads each user of the vault realm. */
   checkRealmsInDepth(): Promise<Finding[]>;
 }
@@ -31,6 +33,7 @@ export function createDoctor(
       const lines = errors.map(({ check, detail, fix }) => `  - ${check}: ${detail}\n    ${fix}`);
       throw new UnfitError(`Keycloak is not set up correctly. Change in Keycloak:\n${lines.join('\n')}`);
     },
+    checkRealms: () => checkRealms(settings, clients),
     async checkRealmsInDepth() {
       const findings = await checkRealms(settings, clients);
       return [...findings, ...(await checkVault(clients, findings))];

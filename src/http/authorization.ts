@@ -36,6 +36,28 @@ export function requireTier(principal: Principal, required: Tier): void {
   if (refusal !== undefined) throw refusal;
 }
 
+/** Steps that an unattended browser must not be able to take need credentials that were entered this recently. */
+const MAX_SIGN_IN_AGE_S = 15 * 60;
+
+/**
+ * Call it where the step is written: time can pass between the first check of a request and its write.
+ * @throws AppError `reauth_required` (403) with `login_url` unless the user has entered credentials within 15 minutes.
+ *   Also for other credentials than a session, and where Keycloak does not report when the user entered them.
+ */
+export function requireRecentSignIn({
+  credential,
+  authenticatedAtMs,
+}: Pick<Principal, 'credential' | 'authenticatedAtMs'>): void {
+  const ageMs = Date.now() - (authenticatedAtMs ?? -Infinity);
+  if (credential === 'session' && ageMs <= MAX_SIGN_IN_AGE_S * 1000) return;
+  throw new AppError(
+    'reauth_required',
+    'This step needs a sign-in of the last 15 minutes. Sign in again, then repeat it.',
+    // A page replaces return_to by its own address.
+    { extra: { login_url: `/auth/login?max_age=${MAX_SIGN_IN_AGE_S}&return_to=/` } },
+  );
+}
+
 function findTierRefusal({ user }: Principal, required: Tier): AppError | undefined {
   return isTierAtLeast(user.tier, required) ? undefined : tierRequired(required, user.tier);
 }

@@ -38,6 +38,11 @@ export interface Principal {
   keycloakSessionId: string | null;
   /** Time of sign-in or token issue by Keycloak's clock (epoch ms, whole seconds). */
   signedInAtMs?: number;
+  /**
+   * When the user of a session last proved to Keycloak who they are. The app's clock, epoch ms. Missing or null where
+   * that is not known.
+   */
+  authenticatedAtMs?: number | null;
 }
 
 /** Whom a request serves: the user, within the restrictions of the token. */

@@ -110,11 +110,11 @@ export function parsedRoute<Params = object, Query = object, Body = undefined>(
     ...pickDeclaration(declaration),
     async handle(call, request, response) {
       if (call.principal === null) throw new Error(`${declaration.path} needs a principal`);
-      const params = parseInput(declaration.params, request.params, 'path') as Params;
-      const query = parseInput(declaration.query, request.query, 'query') as Query;
+      const params = parseOptional(declaration.params, request.params, 'path') as Params;
+      const query = parseOptional(declaration.query, request.query, 'query') as Query;
       const received = declaration.body && (await readInput(request, call.bodyReservation));
       const principal = declaration.body ? await call.reauthorize() : call.principal;
-      const body = parseInput(declaration.body, received, 'body') as Body;
+      const body = parseOptional(declaration.body, received, 'body') as Body;
       await declaration.handle({ ...call, principal, params, query, body }, request, response);
     },
   };
@@ -247,8 +247,15 @@ async function readInput(request: Request, reservation: BodyReservation): Promis
   return value;
 }
 
-function parseInput(schema: ZodType | undefined, value: unknown, part: string): unknown {
-  if (schema === undefined) return undefined;
+function parseOptional(schema: ZodType | undefined, value: unknown, part: InputPart): unknown {
+  return schema === undefined ? undefined : parseInput(schema, value, part);
+}
+
+/** Names the input as a whole in an error. */
+type InputPart = 'path' | 'query' | 'body';
+
+/** Parses input of a request. @throws AppError `validation_failed` (400) with the invalid members. */
+export function parseInput<T>(schema: ZodType<T>, value: unknown, part: InputPart): T {
   const result = schema.safeParse(value, { error: describeIssue });
   if (result.success) return result.data;
   throw new AppError('validation_failed', 'The request is not valid; see errors.', {

@@ -34,15 +34,7 @@ const MAX_IDLE_USERS = 300;
  */
 export function createActiveWorkCheck(deps: ActiveWorkCheckDeps): () => Promise<void> {
   const takeTurns = createTurns(MAX_IDLE_USERS);
-
-  async function endWorkOfEndedSessions(): Promise<void> {
-    const ids = deps.activeWork
-      .principals()
-      .flatMap(({ sessionId }) => (sessionId === null ? [] : [sessionId]));
-    if (ids.length === 0) return;
-    const validIds = await deps.store.listValidSessionIds([...new Set(ids)]);
-    for (const id of ids) if (!validIds.has(id)) deps.activeWork.endSession(id);
-  }
+  const endWorkOfEndedSessions = createEndedSessionCheck(deps);
 
   async function endWorkOfLoggedOutTokens(): Promise<void> {
     const withToken = deps.activeWork.principals().filter(({ credential }) => credential === 'bearer');
@@ -90,6 +82,19 @@ export function createActiveWorkCheck(deps: ActiveWorkCheckDeps): () => Promise<
     const results: PromiseSettledResult<void>[] = [];
     for (const check of checks) results.push(...(await Promise.allSettled([check()])));
     throwFirstError(results);
+  };
+}
+
+/** The part of the check for sessions, which also follows each notification that some were deleted. */
+export function createEndedSessionCheck({
+  activeWork,
+  store,
+}: Pick<ActiveWorkCheckDeps, 'activeWork' | 'store'>): () => Promise<void> {
+  return async () => {
+    const ids = activeWork.principals().flatMap(({ sessionId }) => (sessionId === null ? [] : [sessionId]));
+    if (ids.length === 0) return;
+    const validIds = await store.listValidSessionIds([...new Set(ids)]);
+    for (const id of ids) if (!validIds.has(id)) activeWork.endSession(id);
   };
 }
 

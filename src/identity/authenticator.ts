@@ -93,6 +93,7 @@ export function createAuthenticator(deps: AuthenticatorDeps): Authenticate {
       sessionId: session.id,
       keycloakSessionId: session.keycloakSessionId,
       signedInAtMs: session.signedInAtMs,
+      authenticatedAtMs: session.authenticatedAtMs,
     };
   };
 

@@ -6,9 +6,8 @@ export interface LocalExecution {
   /** Setting `LOCAL_EXECUTION`. */
   readonly isOn: boolean;
   /**
-   * Returns true if the user has the realm role `ops-operator`, directly, through a group or through a composite
-   * role. Reads from Keycloak on every call, so that removing the role takes effect immediately. Returns false
-   * without a request while local execution is off.
+   * Whether the user has the role `ops-operator`, see {@link hasOperatorRole}. Returns false without a request while local
+   * execution is off.
    * @throws AppError `keycloak_unavailable` (503).
    */
   isAllowed: (userId: string) => Promise<boolean>;
@@ -23,11 +22,18 @@ export function createLocalExecution(options: {
   const { isOn, keycloakAdmin } = options;
   return {
     isOn,
-    isAllowed: async (userId) => isOn && userId !== '' && (await hasRole(keycloakAdmin, userId)),
+    isAllowed: async (userId) => isOn && (await hasOperatorRole(keycloakAdmin, userId)),
   };
 }
 
-async function hasRole(keycloakAdmin: KeycloakAdmin, id: string): Promise<boolean> {
+/**
+ * Returns true if the user has the realm role `ops-operator`, directly, through a group or through a composite role. Reads
+ * from Keycloak on every call, so that removing the role takes effect immediately.
+ * @throws AppError `keycloak_unavailable` (503).
+ */
+export async function hasOperatorRole(keycloakAdmin: KeycloakAdmin, id: string): Promise<boolean> {
+  // With an empty id, the address would be another one.
+  if (id === '') return false;
   try {
     const roles = await keycloakAdmin.call((client) => client.users.listCompositeRealmRoleMappings({ id }));
     return roles.some(({ name }) => name === OPERATOR_ROLE);

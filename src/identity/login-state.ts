@@ -6,10 +6,12 @@ import { createKeyring } from '../lib/crypto/keyring.ts';
 
 /** State of a pending sign-in, kept until Keycloak redirects the browser back. */
 const LoginState = z.object({
-  v: z.literal(1),
+  v: z.literal(2),
   state: z.string(),
   nonce: z.string(),
   pkceVerifier: z.string(),
+  maxAgeS: z.number().optional(),
+  /** A path of this app. */
   returnTo: z.string(),
   /** The app's clock, epoch ms. */
   startedAtMs: z.number(),
@@ -62,7 +64,7 @@ export function createLoginStates(deps: LoginStateDeps): LoginStates {
   return {
     save(request, response, login) {
       dropOldest(request, response);
-      const saved: LoginState = { v: 1, ...login, startedAtMs: now() };
+      const saved: LoginState = { v: 2, ...login, startedAtMs: now() };
       response.cookie(prefix + toCookieSuffix(login.state), keyring.encrypt(JSON.stringify(saved)), {
         ...options,
         maxAge: LIFETIME_MS,

@@ -9,6 +9,8 @@ export interface SignInResult {
   keycloakSessionId: string;
   /** Keycloak's clock, epoch ms. */
   signedInAtMs: number;
+  /** When the user last proved to Keycloak who they are. The app's clock, epoch ms. Null where Keycloak does not report it. */
+  authenticatedAtMs: number | null;
   idToken: string;
   refreshToken: string;
   /** When to refresh next: the expiry of the access token, at least one minute ahead. The app's clock, epoch ms. */
@@ -24,20 +26,29 @@ export interface AuthorizationRequest {
 }
 
 /** Values that the sign-in callback must match. */
-type ExpectedCallback = Omit<AuthorizationRequest, 'url'>;
+interface ExpectedCallback extends Omit<AuthorizationRequest, 'url'> {
+  /** Seconds since the user entered credentials, at most. */
+  maxAgeS?: number | undefined;
+}
 
 /** OpenID Connect client for Keycloak (authorization code flow with PKCE). */
 export interface OidcClient {
-  /** @throws AppError `keycloak_unavailable`. */
-  startSignIn(): Promise<AuthorizationRequest>;
+  /**
+   * @param maxAgeS Keycloak asks for the credentials again when they were entered longer ago, in seconds.
+   * @throws AppError `keycloak_unavailable`.
+   */
+  startSignIn(maxAgeS?: number): Promise<AuthorizationRequest>;
   /**
    * Redeems the authorization code.
    * @param query the callback's query, with its `?`.
-   * @throws AppError `keycloak_unavailable`, or `unauthenticated` if Keycloak or a check refuses the code.
+   * @throws AppError `keycloak_unavailable`, or `unauthenticated` if Keycloak or a check refuses the code; with
+   *   `maxAgeS` also if the ID token does not say when the user entered credentials.
    */
   finishSignIn(query: string, expected: ExpectedCallback): Promise<SignInResult>;
   /** Returns new tokens; undefined if the Keycloak session has ended. @throws AppError `keycloak_unavailable`. */
   refresh(refreshToken: string): Promise<SignInResult | undefined>;
+  /** Ends the Keycloak session. @returns false if Keycloak refuses the token or is unavailable. */
+  endSession(refreshToken: string): Promise<boolean>;
   /** Address that signs the browser out of Keycloak. @throws AppError `keycloak_unavailable`. */
   endSessionUrl(idToken: string | undefined): Promise<URL>;
 }
@@ -71,11 +82,12 @@ export function createOidcClient(deps: OidcClientDeps): OidcClient {
   }
 
   return {
-    startSignIn: async () => createAuthorizationRequest(await configuration(), redirectUri),
+    startSignIn: async (maxAgeS) => createAuthorizationRequest(await configuration(), redirectUri, maxAgeS),
     // The callback is built from the configured address, not from the Host header.
     finishSignIn: async (query, expected) =>
       redeemCode(await configuration(), new URL(redirectUri + query), expected),
     refresh: async (refreshToken) => refreshTokens(await configuration(), refreshToken),
+    endSession: (refreshToken) => endKeycloakSession(deps, refreshToken),
     async endSessionUrl(idToken) {
       return client.buildEndSessionUrl(await configuration(), {
         post_logout_redirect_uri: `${deps.publicUrl}/`,
@@ -88,6 +100,7 @@ export function createOidcClient(deps: OidcClientDeps): OidcClient {
 async function createAuthorizationRequest(
   config: client.Configuration,
   redirectUri: string,
+  maxAgeS: number | undefined,
 ): Promise<AuthorizationRequest> {
   const pkceVerifier = client.randomPKCECodeVerifier();
   const [state, nonce] = [client.randomState(), client.randomNonce()];
@@ -98,6 +111,7 @@ async function createAuthorizationRequest(
     code_challenge_method: 'S256',
     state,
     nonce,
+    ...(maxAgeS === undefined ? {} : { max_age: String(maxAgeS) }),
   });
   return { url, state, nonce, pkceVerifier };
 }
@@ -112,6 +126,7 @@ async function redeemCode(
       pkceCodeVerifier: expected.pkceVerifier,
       expectedState: expected.state,
       expectedNonce: expected.nonce,
+      ...(expected.maxAgeS === undefined ? {} : { maxAge: expected.maxAgeS }),
       idTokenExpected: true,
     });
     return toSignInResult(tokens);
@@ -130,6 +145,24 @@ async function refreshTokens(
   } catch (error) {
     if (error instanceof client.ResponseBodyError && error.error === 'invalid_grant') return undefined;
     throw toUnavailable(error);
+  }
+}
+
+/** Keycloak's own logout call for clients that hold a refresh token; OpenID Connect has none without a browser. */
+async function endKeycloakSession(deps: OidcClientDeps, refreshToken: string): Promise<boolean> {
+  const realm = `/realms/${encodeURIComponent(deps.realm)}`;
+  const form = { client_id: deps.web.id, client_secret: deps.web.secret, refresh_token: refreshToken };
+  try {
+    const response = await deps.fetch(`${deps.internalUrl}${realm}/protocol/openid-connect/logout`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/x-www-form-urlencoded' },
+      body: new URLSearchParams(form).toString(),
+      redirect: 'manual',
+    });
+    return response.status === 204;
+  } catch (error) {
+    if (isAppError(error, 'keycloak_unavailable')) return false;
+    throw error;
   }
 }
 
@@ -198,10 +231,13 @@ function toSignInResult(tokens: Awaited<ReturnType<typeof client.refreshTokenGra
     throw new Error('Keycloak returned no ID token with a session id, or no refresh token');
   }
   const expiresInMs = (tokens.expires_in ?? 0) * 1000;
+  const { auth_time: authTime, iat } = claims;
   return {
     userId: claims.sub,
     keycloakSessionId: sid,
-    signedInAtMs: claims.iat * 1000,
+    signedInAtMs: iat * 1000,
+    // Both times are of Keycloak's clock, so that a difference to this one's does not count.
+    authenticatedAtMs: authTime === undefined ? null : Date.now() - Math.max(0, iat - authTime) * 1000,
     idToken: tokens.id_token,
     refreshToken: tokens.refresh_token,
     refreshAtMs: Date.now() + Math.max(expiresInMs, MIN_REFRESH_INTERVAL_MS),

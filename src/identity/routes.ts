@@ -2,15 +2,17 @@ import type { Request, Response } from 'express';
 import { summarizeError } from '../http/errors.ts';
 import type { BodyReservation } from '../http/body-budget.ts';
 import { readBody } from '../http/read-body.ts';
-import { jsonRoute, rawRoute, type Route } from '../http/route.ts';
+import { jsonRoute, parseInput, rawRoute, type Route } from '../http/route.ts';
+import { z } from 'zod';
 import { AppError, isAppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import type { Logout } from './logout.ts';
-import { Me, toMe } from './schema.ts';
+import { LoginQuery, Me, SessionParams, SessionsEnded, SessionView, toMe } from './schema.ts';
 import type { SessionCookie } from './session-cookie.ts';
 import type { SessionStore } from './session-store.ts';
 import type { SignInFlow } from './sign-in.ts';
 import type { TokenVerifier } from './token-verifier.ts';
+import type { UserSessions } from './user-sessions.ts';
 
 export interface IdentityRoutesDeps {
   sessionCookie: SessionCookie;
@@ -18,13 +20,16 @@ export interface IdentityRoutesDeps {
   tokens: TokenVerifier;
   store: SessionStore;
   logout: Logout;
+  userSessions: UserSessions;
+  /** Removes the cookie of the session. */
+  clearCookie: (response: Response) => void;
   /** @throws AppError `csrf` for a cross-site write. */
   refuseCrossSite(request: Request): void;
   /** Returns true if the user can run code on this installation's own machine. */
   canRunLocally(userId: string): Promise<boolean>;
 }
 
-/** `/auth/*` and `GET /api/v1/me`. */
+/** `/auth/*`, `GET /api/v1/me` and `/api/v1/sessions`. */
 export function identityRoutes(deps: IdentityRoutesDeps): Route[] {
   return [
     rawRoute({
@@ -32,7 +37,9 @@ export function identityRoutes(deps: IdentityRoutesDeps): Route[] {
       path: '/auth/login',
       access: 'public',
       handle: ({ log }, request, response) =>
-        redirectTo(request, response, log, () => deps.signIn.begin(request, response)),
+        redirectTo(request, response, log, () =>
+          deps.signIn.begin(request, response, parseInput(LoginQuery, request.query, 'query')),
+        ),
     }),
     rawRoute({
       method: 'get',
@@ -65,6 +72,39 @@ export function identityRoutes(deps: IdentityRoutesDeps): Route[] {
       access: { scope: 'keys:read' },
       response: Me,
       handle: async ({ principal: { user } }) => toMe(user, await deps.canRunLocally(user.id)),
+    }),
+    ...sessionRoutes(deps),
+  ];
+}
+
+/** The signed-in user's sessions. By session only: a token must not end the sign-in of its user. */
+function sessionRoutes({ userSessions, clearCookie }: IdentityRoutesDeps): Route[] {
+  const path = '/api/v1/sessions';
+  const access = 'session';
+  return [
+    jsonRoute({
+      ...{ method: 'get', path, access },
+      response: z.array(SessionView),
+      handle: ({ principal }) => userSessions.list(principal),
+    }),
+    jsonRoute({
+      ...{ method: 'delete', path, access },
+      response: SessionsEnded,
+      async handle({ principal, requestId }, _request, response) {
+        const { result, isCurrentEnded } = await userSessions.endAll(principal, requestId);
+        if (isCurrentEnded) clearCookie(response);
+        return result;
+      },
+    }),
+    jsonRoute({
+      ...{ method: 'delete', path: `${path}/:id`, access },
+      params: SessionParams,
+      response: SessionsEnded,
+      async handle({ principal, params, requestId }, _request, response) {
+        const { result, isCurrentEnded } = await userSessions.end(principal, params.id, requestId);
+        if (isCurrentEnded) clearCookie(response);
+        return result;
+      },
     }),
   ];
 }

@@ -3,6 +3,7 @@ import { createCrossSiteGuard } from '../http/cross-site-guard.ts';
 import type { Principal } from '../http/principal.ts';
 import type { RouteGuards, Route } from '../http/route.ts';
 import type { Database } from '../lib/postgres/database.ts';
+import type { NotificationListener } from '../lib/postgres/notification-listener.ts';
 import type { KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
 import { createKeycloakFetch } from '../lib/keycloak/keycloak-fetch.ts';
 import type { Keyring } from '../lib/crypto/keyring.ts';
@@ -13,7 +14,7 @@ import { createUserCache, type UserCache } from './user-cache.ts';
 import { createUserConnections, type UserConnections } from './user-connections.ts';
 import { createDeletedUserPoll, createKeycloakEventPoll } from './keycloak-events.ts';
 import { createActiveWork, type ActiveWork } from './active-work.ts';
-import { createLocalExecution, type LocalExecution } from './local-execution.ts';
+import { createLocalExecution, hasOperatorRole, type LocalExecution } from './local-execution.ts';
 import { createLoginStates } from './login-state.ts';
 import { createLogout, type Logout } from './logout.ts';
 import { createPoller, type Poller } from '../lib/async/poller.ts';
@@ -21,11 +22,12 @@ import { createOidcClient } from './oidc.ts';
 import { identityRoutes } from './routes.ts';
 import { createSessionRefresh } from './session-refresh.ts';
 import { createSessionCookie } from './session-cookie.ts';
-import { createSessionStore, type SessionStore } from './session-store.ts';
+import { createSessionStore, SESSIONS_CHANNEL, type SessionStore } from './session-store.ts';
 import { createSessions } from './sessions.ts';
 import { createSignInFlow } from './sign-in.ts';
-import { createSignInCheck, createActiveWorkCheck } from './active-work-check.ts';
+import { createSignInCheck, createActiveWorkCheck, createEndedSessionCheck } from './active-work-check.ts';
 import { createTokenVerifier } from './token-verifier.ts';
+import { createUserSessions } from './user-sessions.ts';
 import type { TokenAuthentication } from '../tokens/service.ts';
 
 export type { UserCache } from './user-cache.ts';
@@ -50,6 +52,8 @@ export interface IdentityDeps {
   /** Admin client of the main realm, signed in as the service client. */
   keycloakAdmin: KeycloakAdmin;
   personalTokens: TokenAuthentication;
+  /** The caller starts it. */
+  notifications: Pick<NotificationListener, 'onNotification'>;
   log: Log;
   /** The connections to the servers of users, which other features keep between requests. */
   serverConnections: Pick<UserConnections, 'userIds' | 'close'>;
@@ -65,6 +69,8 @@ export interface Identity {
   userCache: UserCache;
   activeWork: ActiveWork;
   localExecution: LocalExecution;
+  /** See {@link hasOperatorRole}. */
+  isOperator(userId: string): Promise<boolean>;
   /** Returns true if the principal's sign-in or token has not been ended, according to the database. */
   isSignInValid(principal: Principal): Promise<boolean>;
   /** For `mountRoutes`. */
@@ -117,6 +123,7 @@ export function createIdentity(deps: IdentityDeps): Identity {
     ...{ store, keyring, userCache, activeWork, logout },
     recordSignIn: (userId, requestId) => recordSignIn(database, userId, requestId),
   });
+  endWorkWithSessions(deps, createEndedSessionCheck({ activeWork, store }));
   const pollers = createPollers(deps, {
     ...{ userCache, activeWork, connections, localExecution, store, logout },
   });
@@ -125,6 +132,7 @@ export function createIdentity(deps: IdentityDeps): Identity {
     userCache,
     activeWork,
     localExecution,
+    isOperator: (userId) => hasOperatorRole(keycloakAdmin, userId),
     isSignInValid: createSignInCheck({ store, personalTokens }),
     guards: {
       authenticate,
@@ -137,6 +145,8 @@ export function createIdentity(deps: IdentityDeps): Identity {
     routes: identityRoutes({
       ...{ sessionCookie, signIn, tokens, store, logout, refuseCrossSite },
       canRunLocally: localExecution.isAllowed,
+      userSessions: createUserSessions({ database, keyring, store, activeWork, oidc }),
+      clearCookie: sessions.clearCookie,
     }),
     async start() {
       await Promise.all(pollers.map((poller) => poller.start()));
@@ -147,6 +157,18 @@ export function createIdentity(deps: IdentityDeps): Identity {
       sessions.close();
     },
   };
+}
+
+/** A notification only lowers the delay: the check of active work finds the same. */
+function endWorkWithSessions(
+  { notifications, log }: IdentityDeps,
+  endWorkOfEndedSessions: () => Promise<void>,
+): void {
+  notifications.onNotification(SESSIONS_CHANNEL, () => {
+    endWorkOfEndedSessions().catch((error: unknown) => {
+      log.warn({ err: error }, 'the work of ended sessions could not be found; the next check repeats that');
+    });
+  });
 }
 
 interface PollerDeps {

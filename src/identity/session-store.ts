@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { getUserId, OwnerText, userOwner } from '../lib/owner.ts';
 import type { Database } from '../lib/postgres/database.ts';
 import { SessionContent } from './schema.ts';
 
@@ -11,6 +12,10 @@ export interface SignInRef {
 }
 
 const SessionIdRow = z.object({ sid: z.string() });
+const ContentRow = z.object({ sess: z.unknown() });
+
+/** NOTIFY channel for deleted sessions, without content. A trigger of the table notifies. */
+export const SESSIONS_CHANNEL = 'ops_center_sessions';
 
 /** Session rows, logout markers and used logout tokens. Row ids are secrets and must never be logged. */
 export type SessionStore = ReturnType<typeof createSessionStore>;
@@ -35,10 +40,23 @@ export function createSessionStore(database: Database) {
 
 function createSessionRows(database: Database) {
   return {
+    /** As `findSession`, for a request with the session: also writes the time of its use, at most once a minute. */
+    async findUsedSession(sessionId: string): Promise<SessionContent | undefined> {
+      const [row] = await database.rows(
+        ContentRow,
+        `WITH used AS (
+           UPDATE sessions SET last_used_at = now()
+           WHERE sid = $1 AND expire > now() AND last_used_at < now() - interval '1 minute')
+         SELECT sess FROM sessions WHERE sid = $1 AND expire > now()`,
+        [sessionId],
+      );
+      return SessionContent.safeParse(row?.sess).data;
+    },
+
     /** Reads the session from its row; undefined when it has ended, or its content is not of this version. */
     async findSession(sessionId: string): Promise<SessionContent | undefined> {
       const [row] = await database.rows(
-        z.object({ sess: z.unknown() }),
+        ContentRow,
         'SELECT sess FROM sessions WHERE sid = $1 AND expire > now()',
         [sessionId],
       );
@@ -70,14 +88,16 @@ function createSessionRows(database: Database) {
     /** Returns those of the given users that have a session. */
     async listUsersWithSession(userIds: string[]): Promise<string[]> {
       const rows = await database.rows(
-        z.object({ id: z.string() }),
-        `SELECT DISTINCT sess ->> 'userId' AS id FROM sessions WHERE sess ->> 'userId' = ANY($1)`,
-        [userIds],
+        z.object({ owner: OwnerText }),
+        'SELECT DISTINCT owner FROM sessions WHERE owner = ANY($1)',
+        [userIds.map(userOwner)],
       );
-      return rows.map((row) => row.id);
+      return rows.map(({ owner }) => getUserId(owner));
     },
   };
 }
+
+const SIGNED_IN_AT_MS = "(sess ->> 'signedInAtMs')::double precision";
 
 /** Each method returns the ids of the deleted rows. */
 function createSessionDeletions(database: Database) {
@@ -96,23 +116,16 @@ function createSessionDeletions(database: Database) {
      * one finds the rows of all.
      */
     deleteOldestSessions: (userId: string, maxSessions: number) =>
-      deleteWhere(
-        `sid IN (SELECT sid FROM sessions WHERE sess ->> 'userId' = $1 ORDER BY expire DESC, sid OFFSET $2)`,
-        [userId, maxSessions],
-      ),
+      deleteWhere('sid IN (SELECT sid FROM sessions WHERE owner = $1 ORDER BY expire DESC, sid OFFSET $2)', [
+        userOwner(userId),
+        maxSessions,
+      ]),
     deleteSession: (sessionId: string) => deleteWhere('sid = $1', [sessionId]),
     deleteUserSessions: (userId: string, notAfterMs: number) =>
-      deleteWhere(`sess ->> 'userId' = $1 AND (sess ->> 'signedInAtMs')::double precision <= $2`, [
-        userId,
-        notAfterMs,
-      ]),
-    deleteAllSessions: (notAfterMs: number) =>
-      deleteWhere(`(sess ->> 'signedInAtMs')::double precision <= $1`, [notAfterMs]),
+      deleteWhere(`owner = $1 AND ${SIGNED_IN_AT_MS} <= $2`, [userOwner(userId), notAfterMs]),
+    deleteAllSessions: (notAfterMs: number) => deleteWhere(`${SIGNED_IN_AT_MS} <= $1`, [notAfterMs]),
     deleteKeycloakSessions: (ids: string[], notAfterMs: number) =>
-      deleteWhere(
-        `sess ->> 'keycloakSessionId' = ANY($1) AND (sess ->> 'signedInAtMs')::double precision <= $2`,
-        [ids, notAfterMs],
-      ),
+      deleteWhere(`keycloak_session_id = ANY($1) AND ${SIGNED_IN_AT_MS} <= $2`, [ids, notAfterMs]),
   };
 }
 

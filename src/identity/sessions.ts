@@ -22,7 +22,8 @@ export interface Sessions {
    */
   refuseSeveral(request: Request): Promise<void>;
   /**
-   * Reads the session of the request's cookie from its row; undefined when it names none or the session has ended.
+   * Reads the session of the request's cookie from its row, and writes that it is used; undefined when the cookie names
+   * none or the session has ended.
    * @throws AppError as `refuseSeveral`.
    */
   find(request: Request): Promise<StoredSession | undefined>;
@@ -30,7 +31,7 @@ export interface Sessions {
   replace(request: Request, response: Response, content: SessionContent): Promise<StoredSession>;
   /** Undoes `replace`: deletes the row. The response gets no cookie, even if the database fails. */
   discard(request: Request): Promise<void>;
-  clearCookie(response: Response): void;
+  clearCookie: (response: Response) => void;
   /** Stops pruning expired rows. */
   close(): void;
 }
@@ -40,7 +41,7 @@ export interface SessionsDeps {
   secret: string;
   cookieName: string;
   sessionCookie: SessionCookie;
-  store: Pick<SessionStore, 'findSession' | 'listValidSessionIds'>;
+  store: Pick<SessionStore, 'findUsedSession' | 'listValidSessionIds'>;
   /** Whether cookies are Secure: all but local mode. */
   secure: boolean;
   log: Log;
@@ -104,7 +105,7 @@ export function createSessions(deps: SessionsDeps): Sessions {
     refuseSeveral: async (request) => void (await findId(request)),
     async find(request) {
       const id = await findId(request);
-      const content = id === undefined ? undefined : await deps.store.findSession(id);
+      const content = id === undefined ? undefined : await deps.store.findUsedSession(id);
       return id === undefined || content === undefined ? undefined : { ...content, id };
     },
     async replace(request, response, content) {

@@ -3,11 +3,12 @@ import { getRequestContext } from '../http/route.ts';
 import { unauthenticated, AppError } from '../lib/errors.ts';
 import { createRateLimit } from '../lib/rate-limit.ts';
 import type { Keyring } from '../lib/crypto/keyring.ts';
+import { readClient } from '../tokens/service.ts';
 import type { UserCache } from './user-cache.ts';
 import type { ActiveWork } from './active-work.ts';
 import type { LoginStates } from './login-state.ts';
 import type { OidcClient, SignInResult } from './oidc.ts';
-import type { StoredSession } from './schema.ts';
+import type { LoginQuery, StoredSession } from './schema.ts';
 import type { SessionCookie } from './session-cookie.ts';
 import type { SessionStore } from './session-store.ts';
 import { decryptSessionTokens, encryptSessionTokens } from './session-tokens.ts';
@@ -37,7 +38,7 @@ export interface SignInFlowDeps {
 /** Sign-in and sign-out in the browser. Each method returns the address to redirect to. */
 export interface SignInFlow {
   /** @throws AppError `keycloak_unavailable`. */
-  begin(request: Request, response: Response): Promise<string>;
+  begin(request: Request, response: Response, query: LoginQuery): Promise<string>;
   /** @throws AppError `validation_failed`, `unauthenticated`, `rate_limited`, `keycloak_unavailable`, `database_unavailable`. */
   complete(request: Request, response: Response): Promise<string>;
   /** Ends every session that the request names. @throws AppError `database_unavailable`. */
@@ -54,10 +55,19 @@ export function createSignInFlow(deps: SignInFlowDeps): SignInFlow {
   /** Saves the session, then checks for a logout during the sign-in. logout.ts explains the order. */
   async function createSession(request: Request, response: Response, signedIn: SignInResult): Promise<void> {
     const previous = await sessions.find(request);
-    const { userId, keycloakSessionId, signedInAtMs, refreshAtMs } = signedIn;
+    const { userId, keycloakSessionId, signedInAtMs, authenticatedAtMs, refreshAtMs } = signedIn;
     const tokens = encryptSessionTokens(deps.keyring, signedIn, signedIn);
     try {
-      const content = { userId, keycloakSessionId, signedInAtMs, refreshAtMs, tokens };
+      const client = readClient(request);
+      const content = {
+        userId,
+        keycloakSessionId,
+        signedInAtMs,
+        authenticatedAtMs,
+        refreshAtMs,
+        client,
+        tokens,
+      };
       await sessions.replace(request, response, content);
       if (previous !== undefined) deps.activeWork.endSession(previous.id);
       const dropped = await store.deleteOldestSessions(userId, MAX_SESSIONS_PER_USER);
@@ -80,10 +90,9 @@ export function createSignInFlow(deps: SignInFlowDeps): SignInFlow {
   }
 
   return {
-    async begin(request, response) {
-      const { url, ...secrets } = await oidc.startSignIn();
-      const returnTo = safeReturnTo(request.query['return_to'], deps.publicUrl);
-      deps.loginStates.save(request, response, { ...secrets, returnTo });
+    async begin(request, response, { max_age: maxAgeS, return_to: returnTo }) {
+      const { url, ...secrets } = await oidc.startSignIn(maxAgeS);
+      deps.loginStates.save(request, response, { ...secrets, maxAgeS, returnTo });
       return url.href;
     },
 
@@ -103,7 +112,7 @@ export function createSignInFlow(deps: SignInFlowDeps): SignInFlow {
       // Before the session is created, so that every sign-in is audited.
       await deps.recordSignIn(signedIn.userId, getRequestContext(response).requestId);
       await createSession(request, response, signedIn);
-      return login.returnTo;
+      return deps.publicUrl + login.returnTo;
     },
 
     async signOut(request, response) {
@@ -127,34 +136,4 @@ function unknownSignIn(): AppError {
 
 function signedOutDuringSignIn(): AppError {
   return new AppError('unauthenticated', 'You were signed out during the sign-in. Please sign in again.');
-}
-
-/**
- * C0 control characters and DEL, raw or percent-encoded, and backslashes. Browsers drop control characters and
- * read a backslash as a slash, so `/\t/x` becomes `//x`.
- */
-// eslint-disable-next-line no-control-regex -- the pattern matches control characters on purpose
-const UNSAFE_CHARACTERS = /[\u0000-\u001f\u007f\\]|%[01][0-9a-f]|%7f|%5c/i;
-const MAX_RETURN_TO_LENGTH = 1_024;
-
-/**
- * Returns the address to open after the sign-in: absolute, and always of the app's own origin.
- * @param requested address from the request. Any address that is not clearly of this origin becomes the home page.
- */
-export function safeReturnTo(requested: unknown, publicUrl: string): string {
-  const home = `${publicUrl}/`;
-  if (
-    typeof requested !== 'string' ||
-    requested.length > MAX_RETURN_TO_LENGTH ||
-    UNSAFE_CHARACTERS.test(requested)
-  )
-    return home;
-  if (!URL.canParse(requested, home)) return home;
-  const url = new URL(requested, home);
-  const { origin, protocol } = new URL(home);
-  // `blob:https://host/x` has the origin of the address inside it, so the protocol is compared as well.
-  const isSameOrigin =
-    url.origin === origin && url.protocol === protocol && url.username === '' && url.password === '';
-  // With a path of `//x` the absolute address is safe, but the path alone would name another host.
-  return isSameOrigin && !url.pathname.startsWith('//') ? url.href : home;
 }

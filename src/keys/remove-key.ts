@@ -1,3 +1,4 @@
+import { requireRecentSignIn } from '../http/authorization.ts';
 import { isKeyAllowed, type Principal } from '../http/principal.ts';
 import { assertNoIfMatch } from '../http/versions.ts';
 import { AppError } from '../lib/errors.ts';
@@ -18,16 +19,18 @@ export interface RemovalTarget {
 
 /**
  * Deletes one key, or without `keyId` all of the provider's.
- * @throws AppError `validation_failed` (400) for a token or `ifMatch` without `keyId`; `version_mismatch` (412);
+ * @throws AppError `validation_failed` (400) for a token or `ifMatch` without `keyId`; `reauth_required` (403) without
+ *   `keyId` and without a recent sign-in; `version_mismatch` (412);
  *   `unknown_provider`, `key_not_found`, `busy`, `keycloak_unavailable`, `database_unavailable`.
  */
 export async function removeKey(
   deps: KeyDeps,
-  { user, token }: Principal,
+  principal: Principal,
   providerId: string,
   { keyId, ifMatch }: RemovalTarget,
   requestId: string,
 ): Promise<KeysDeleted> {
+  const { user, token } = principal;
   const provider = getProvider(deps.providers, providerId);
   if (token !== null && keyId === undefined) throw keyIdMissing();
   if (keyId === undefined)
@@ -38,8 +41,11 @@ export async function removeKey(
   const { removal } = await changePool<RemovalEdit>(
     deps,
     { ...change, action: 'key.deleted' },
-    // The pool no longer has what an overwritten write has removed after all.
-    (pool, overwritten) => createRemovalEdit(provider, { keyId, ifMatch }, pool, overwritten?.removal),
+    (pool, overwritten) => {
+      if (keyId === undefined) requireRecentSignIn(principal);
+      // The pool no longer has what an overwritten write has removed after all.
+      return createRemovalEdit(provider, { keyId, ifMatch }, pool, overwritten?.removal);
+    },
   );
   const deleted = removal.ids.size + removal.unreadableCount;
   return { message: `${deleted} ${provider.name} ${deleted === 1 ? 'key' : 'keys'} deleted.`, deleted };

@@ -16,6 +16,7 @@ const STATUS_BY_CODE = {
   tier_required: 403,
   csrf: 403,
   scope_required: 403,
+  reauth_required: 403,
   not_found: 404,
   unknown_provider: 404,
   key_not_found: 404,

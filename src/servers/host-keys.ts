@@ -1,3 +1,5 @@
+import { requireRecentSignIn } from '../http/authorization.ts';
+import type { Principal } from '../http/principal.ts';
 import { AppError } from '../lib/errors.ts';
 import type { Keyring } from '../lib/crypto/keyring.ts';
 import { userOwner } from '../lib/owner.ts';
@@ -6,7 +8,7 @@ import type { Runner, ServerType } from '../runners/runner.ts';
 import { createListJumpServerIds, listJumpServers } from './jump-chain.ts';
 import type { ConfirmHostKey, ServerView } from './schema.ts';
 import { decryptConfig, encryptConfig } from './secret-encryption.ts';
-import type { ServerChangeAuthor, ServerWriter } from './server-writer.ts';
+import type { ServerWriter } from './server-writer.ts';
 import { getServer, updateServer, type StoredServer } from './servers-store.ts';
 import { secretsUndecryptable, type RunnerAccess } from './open-server.ts';
 import { toServerView } from './views.ts';
@@ -17,10 +19,15 @@ export interface HostKeyConfirmation {
    * Stores exactly the key that was sent, and encrypts the server's secrets again, bound to this key.
    * @param id the tested server. With `hop`, the key belongs to that jump server of it.
    * @returns the server that the key belongs to.
-   * @throws AppError `not_found` (404); `validation_failed` (400) for a server without a host key, or a `hop` that
+   * @throws AppError `reauth_required` (403) for another key than the stored one without a recent sign-in; `not_found` (404); `validation_failed` (400) for a server without a host key, or a `hop` that
    *   is not in the jump chain; `key_undecryptable` (424); `database_unavailable` (503).
    */
-  confirmHostKey(author: ServerChangeAuthor, id: string, key: ConfirmHostKey): Promise<ServerView>;
+  confirmHostKey(author: HostKeyAuthor, id: string, key: ConfirmHostKey): Promise<ServerView>;
+}
+
+interface HostKeyAuthor {
+  principal: Principal;
+  requestId: string;
 }
 
 export interface HostKeyConfirmationDeps {
@@ -38,8 +45,9 @@ export function createHostKeyConfirmation({
 }: HostKeyConfirmationDeps): HostKeyConfirmation {
   const listJumpServerIds = createListJumpServerIds(runners);
   return {
-    confirmHostKey: (author, id, { type, fingerprint, hop }) =>
-      writer.write(author, async ({ sql, servers, recordChange }) => {
+    confirmHostKey({ principal, requestId }, id, { type, fingerprint, hop }) {
+      const author = { userId: principal.user.id, requestId };
+      return writer.write(author, async ({ sql, servers, recordChange }) => {
         const server = getServer(servers, id);
         const subject =
           hop == null || hop === id
@@ -53,11 +61,13 @@ export function createHostKeyConfirmation({
         if (config === undefined) throw secretsUndecryptable(subject.name);
         const hostKey = { type, fingerprint };
         if (matchesHostKey(subject.hostKey, hostKey)) return toServerView(subject, runner);
+        if (subject.hostKey !== null) requireRecentSignIn(principal);
         const encrypted = encryptConfig(keyring, runner, { ...binding, hostKey }, config);
         await recordChange('server.host_key_confirmed', subject.id);
         const stored = await updateServer(sql, subject.id, { ...subject, config: encrypted, hostKey }, false);
         return toServerView(stored, runner);
-      }),
+      });
+    },
   };
 }
 

@@ -120,10 +120,7 @@ function changeRoutes(servers: ServerService): Route[] {
       body: ConfirmHostKey,
       response: ServerView,
       handle: async ({ principal, params, body, requestId }, _request, response) =>
-        withETag(
-          response,
-          await servers.confirmHostKey({ userId: principal.user.id, requestId }, params.id, body),
-        ),
+        withETag(response, await servers.confirmHostKey({ principal, requestId }, params.id, body)),
     }),
   ];
 }

@@ -1,3 +1,5 @@
+import { requireRecentSignIn } from '../http/authorization.ts';
+import type { Principal } from '../http/principal.ts';
 import { writeAuditEvent } from '../audit/service.ts';
 import { AppError } from '../lib/errors.ts';
 import { userOwner } from '../lib/owner.ts';
@@ -13,20 +15,21 @@ const MAX_EXPIRED_TOKENS = 50;
 
 /**
  * Creates a token. The result is the only place where it is shown.
- * @throws AppError `token_limit` (409) when the user has 50 tokens that have not expired; `database_unavailable` (503).
+ * @throws AppError `reauth_required` (403) without a recent sign-in; `token_limit` (409) when the user has 50 tokens that have not expired; `database_unavailable` (503).
  */
 export async function createToken(
   database: Database,
-  userId: string,
+  principal: Principal,
   id: string,
   body: CreateToken,
   requestId: string,
 ): Promise<TokenCreated> {
-  const owner = userOwner(userId);
+  const owner = userOwner(principal.user.id);
   const token = createTokenText();
   const view = await database.withOwner(owner, async (sql) => {
     await lockTokens(sql, owner);
     if ((await countUnexpiredTokens(sql)) >= MAX_TOKENS) throw tooManyTokens();
+    requireRecentSignIn(principal);
     await deleteOldestExpiredTokens(sql, MAX_EXPIRED_TOKENS);
     await writeAuditEvent(sql, {
       owner,

@@ -27,7 +27,7 @@ export function tokenRoutes({ tokens, idempotency }: TokenRouteDeps): Route[] {
       handle: ({ principal, body, requestId }, request, response) =>
         idempotency.createOnce(
           { principal, request, response, input: body },
-          { createId: randomId, create: (id) => tokens.create(principal.user.id, id, body, requestId) },
+          { createId: randomId, create: (id) => tokens.create(principal, id, body, requestId) },
         ),
     }),
     jsonRoute({

@@ -1,3 +1,4 @@
+import type { Principal } from '../http/principal.ts';
 import type { Database } from '../lib/postgres/database.ts';
 import type { Log } from '../lib/log.ts';
 import { userOwner, type Owner } from '../lib/owner.ts';
@@ -9,6 +10,7 @@ import { createTokenUseWriter, type TokenUseWriter } from './token-use.ts';
 import { listTokenOwners, listTokens } from './tokens-store.ts';
 
 export { hasTokenPrefix } from './token-format.ts';
+export { readClient } from './token-use.ts';
 
 export interface TokenServiceDeps extends TokenReaderDeps {
   log: Log;
@@ -21,7 +23,7 @@ export interface TokenAuthentication
 /** The personal tokens of users. */
 export interface TokenService extends TokenAuthentication {
   /** See {@link createToken}. */
-  create(userId: string, id: string, body: CreateToken, requestId: string): Promise<TokenCreated>;
+  create(principal: Principal, id: string, body: CreateToken, requestId: string): Promise<TokenCreated>;
   /** In the order of creation, expired ones too. */
   list(userId: string): Promise<TokenView[]>;
   /** See {@link revokeToken}. */
@@ -38,7 +40,7 @@ export function createTokenService(deps: TokenServiceDeps): TokenService {
   return {
     ...reader,
     ...createTokenUseWriter(deps),
-    create: (userId, id, body, requestId) => createToken(database, userId, id, body, requestId),
+    create: (principal, id, body, requestId) => createToken(database, principal, id, body, requestId),
     list: (userId) => database.withOwner(userOwner(userId), listTokens),
     async revoke(userId, id, requestId) {
       await revokeToken(database, userId, id, requestId);

@@ -76,8 +76,8 @@ export function createTokenUseWriter({
   };
 }
 
-/** Null when there is none, and for one that contains a token by mistake. */
-function readClient(request: Request): string | null {
+/** The `User-Agent` as it may be shown. Null when there is none, and for one that contains a token by mistake. */
+export function readClient(request: Request): string | null {
   const text = toVisibleText(request.get('user-agent') ?? '').trim();
   return text === '' || containsToken(text) ? null : text.slice(0, MAX_CLIENT_LENGTH);
 }

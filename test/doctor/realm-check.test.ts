@@ -12,6 +12,8 @@ import { adminClient, stack } from '../support/stack.ts';
 const suffix = randomBytes(4).toString('hex');
 const MAIN = `doctor-${suffix}`;
 const VAULT = `doctor-vault-${suffix}`;
+/** The public address in both pairs of realms. */
+const PUBLIC_URL = 'http://localhost:1';
 const secret = randomBytes(24).toString('base64url');
 
 type Keycloak = Config['keycloak'];
@@ -34,7 +36,7 @@ const shipped: Keycloak = {
 };
 
 const checkInDepth = (keycloak: Keycloak, mode: Config['mode'] = 'local') =>
-  createDoctor({ mode, keycloak }).checkRealmsInDepth();
+  createDoctor({ mode, publicUrl: PUBLIC_URL, keycloak }).checkRealmsInDepth();
 const problems = (findings: Finding[]) =>
   findings
     .filter(({ level }) => level !== 'ok')
@@ -47,14 +49,14 @@ function assertValid(keycloak: Keycloak): Promise<void> {
     mainAdmin: createAdmin(keycloak.realm, keycloak.service),
     vaultAdmin: createAdmin(keycloak.vaultRealm, keycloak.vault),
   };
-  return createDoctor({ mode: 'local', keycloak }, clients).assertRealmsValid();
+  return createDoctor({ mode: 'local', publicUrl: PUBLIC_URL, keycloak }, clients).assertRealmsValid();
 }
 
 /** Creates a copy of a shipped realm with another name, like an administrator would. */
 async function makeRealm(admin: KcAdminClient, file: string, realm: string): Promise<void> {
   const text = readFileSync(`keycloak/${file}`, 'utf8')
     .replaceAll(/\$\{KEYCLOAK_\w+_SECRET\}/g, secret)
-    .replaceAll(/\$\{(PUBLIC|INTERNAL)_URL\}/g, 'http://localhost:1');
+    .replaceAll(/\$\{(PUBLIC|INTERNAL)_URL\}/g, PUBLIC_URL);
   await admin.realms.create(toCheapRealm({ ...(JSON.parse(text) as object), realm }));
 }
 
@@ -167,6 +169,33 @@ describe('a realm changed by an administrator', () => {
         ]);
       },
     );
+  });
+
+  it('warns if ID tokens do not tell when the user entered the password', async () => {
+    const removeScope = async () => {
+      const [{ id = '' } = {}] = await admin.clients.find({ realm: MAIN, clientId: 'ops-center-web' });
+      const scopes = await admin.clients.listDefaultClientScopes({ realm: MAIN, id });
+      const target = {
+        realm: MAIN,
+        id,
+        clientScopeId: scopes.find(({ name }) => name === 'basic')?.id ?? '',
+      };
+      await admin.clients.delDefaultClientScope(target);
+      return () => admin.clients.addDefaultClientScope(target);
+    };
+    await whileChanged(removeScope, async () => {
+      expect(problems(await checkInDepth(scratch))).toEqual([
+        expect.stringMatching(/^warning: sign-ins by the client ops-center-web .*do not tell when/),
+      ]);
+      await assertValid(scratch);
+    });
+  });
+
+  it('warns if the web client may not return to the app', async () => {
+    const otherAddress = createDoctor({ mode: 'local', publicUrl: 'http://localhost:2', keycloak: scratch });
+    expect(problems(await otherAddress.checkRealmsInDepth())).toEqual([
+      expect.stringMatching(/^warning: sign-ins by the client ops-center-web .*are refused \(status 400\)/),
+    ]);
   });
 
   it('warns if encrypted keys are copied into the event table', async () => {

@@ -44,6 +44,9 @@ const TABLE: readonly Row[] = [
   // Authenticated by Keycloak's signature.
   ['post', '/auth/backchannel-logout', 'public'],
   ['get', '/api/v1/me', KEYS_READ],
+  // A token sees and ends no sign-in.
+  ['get', '/api/v1/sessions', 'session'],
+  ['delete', '/api/v1/sessions/:id', 'session'],
   ['get', '/api/v1/usage', KEYS_READ],
   ['get', '/api/v1/usage/requests', KEYS_READ],
   ['get', '/api/v1/usage/requests/:id', KEYS_READ],
@@ -92,6 +95,8 @@ const TABLE: readonly Row[] = [
   ['post', '/v1/embeddings', CHAT],
   ['get', '/v1/models', CHAT],
   ['get', '/v1/models/*id', CHAT],
+  // The last one, since it ends the session that the tests call with.
+  ['delete', '/api/v1/sessions', 'session'],
 ];
 const PROTECTED = TABLE.filter(([, , access]) => access !== 'public');
 const PUBLIC = TABLE.filter(([, , access]) => access === 'public');
@@ -160,9 +165,10 @@ describe('the route table', () => {
     const context = createContext(app.config);
     const rows = context.routes.map(({ method, path, access, tier }) => ({ method, path, access, tier }));
     await context.close();
-    const byPath = (a: { path: string }, b: { path: string }) => (a.path < b.path ? -1 : 1);
-    expect(rows.sort(byPath)).toEqual(
-      TABLE.map(([method, path, access, tier]) => ({ method, path, access, tier })).sort(byPath),
+    const name = ({ path, method }: (typeof rows)[number]) => `${path} ${method}`;
+    const byName = (a: (typeof rows)[number], b: (typeof rows)[number]) => (name(a) < name(b) ? -1 : 1);
+    expect(rows.sort(byName)).toEqual(
+      TABLE.map(([method, path, access, tier]) => ({ method, path, access, tier })).sort(byName),
     );
   });
 

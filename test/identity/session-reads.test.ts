@@ -10,6 +10,7 @@ import type { Database } from '../../src/lib/postgres/database.ts';
 const SECRET = 'a secret of this test';
 const content: SessionContent = {
   ...{ userId: 'user', keycloakSessionId: 'keycloak', signedInAtMs: 1, tokens: 'encrypted', refreshAtMs: 2 },
+  ...{ authenticatedAtMs: 1, client: null },
 };
 
 const signed = (id: string) =>
@@ -28,7 +29,7 @@ function createLookup(existing: readonly string[]) {
     ...{ secret: SECRET, cookieName: 'session', secure: false, log: createLog('silent') },
     sessionCookie: createSessionCookie('session', SECRET),
     store: {
-      findSession(id) {
+      findUsedSession(id) {
         queries.push(`row ${id}`);
         return Promise.resolve(existing.includes(id) ? content : undefined);
       },

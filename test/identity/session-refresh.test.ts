@@ -94,7 +94,10 @@ describe('a refresh with a scripted response', () => {
     };
     const id = randomBytes(8).toString('hex');
     const tokens = encryptSessionTokens(keyring, binding, { idToken: 'id-1', refreshToken: 'refresh-1' });
-    const session: StoredSession = { id, ...binding, signedInAtMs: 1_000, tokens, refreshAtMs: 0 };
+    const session: StoredSession = {
+      ...{ id, ...binding, signedInAtMs: 1_000, tokens, refreshAtMs: 0 },
+      ...{ authenticatedAtMs: 1_000, client: null },
+    };
     const { id: _id, ...content } = session;
     await app.database.run(
       `INSERT INTO sessions (sid, sess, expire) VALUES ($1, $2, now() + interval '1 hour')`,
@@ -124,6 +127,7 @@ describe('a refresh with a scripted response', () => {
     userId: session.userId,
     keycloakSessionId: session.keycloakSessionId,
     signedInAtMs: 2_000,
+    authenticatedAtMs: 1_000,
     idToken: 'id-2',
     refreshToken: 'refresh-2',
     refreshAtMs: Date.now() + 60_000,

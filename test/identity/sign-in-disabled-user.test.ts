@@ -18,7 +18,7 @@ function setUp() {
   };
   const deps = {
     publicUrl: 'http://localhost:3000',
-    loginStates: { consume: () => ({ returnTo: 'http://localhost:3000/' }) },
+    loginStates: { consume: () => ({ returnTo: '/' }) },
     oidc: { finishSignIn: () => Promise.resolve(signedIn) },
     userCache: {
       invalidate: (id: string) => void calls.push(`invalidate ${id}`),

@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { createBrowser, signIn, signInUpToCallback, submitLoginPages } from '../support/browser.ts';
 import { startIdentityApp, type IdentityApp } from '../support/identity-app.ts';
 import { adminClient, createUser, type TestUser } from '../support/stack.ts';
+import { until } from '../support/until.ts';
 
 let app: IdentityApp;
 let user: TestUser;
@@ -14,6 +15,15 @@ beforeAll(async () => {
 afterAll(async () => {
   await app.close();
 });
+
+async function removeScope(clientId: string, name: string): Promise<void> {
+  const admin = await adminClient();
+  const [client] = await admin.clients.find({ clientId });
+  const id = client?.id ?? '';
+  const scopes = await admin.clients.listDefaultClientScopes({ id });
+  const clientScopeId = scopes.find((scope) => scope.name === name)?.id ?? '';
+  await admin.clients.delDefaultClientScope({ id, clientScopeId });
+}
 
 describe("signing in through Keycloak's pages", () => {
   it('creates a session that /api/v1/me accepts, and redirects to the requested address', async () => {
@@ -97,7 +107,7 @@ describe("signing in through Keycloak's pages", () => {
     expect(await app.database.run(changed, [user.id])).toBe(0);
   });
 
-  it('redirects to the home page if another origin is requested', async () => {
+  it('refuses to return to another origin, and a max_age that is no number', async () => {
     const hostile = [
       '//evil.example/x',
       '/\\evil.example',
@@ -108,16 +118,52 @@ describe("signing in through Keycloak's pages", () => {
       '/.//evil.example',
       'http://localhost:1@evil.example/',
     ];
+    const queries = hostile.map((requested) => new URLSearchParams({ return_to: requested }).toString());
+    for (const query of [...queries, 'max_age=soon', 'return_to=/a&return_to=/b']) {
+      const json = { accept: 'application/json' };
+      const refused = await createBrowser().get(`${app.publicUrl}/auth/login?${query}`, json);
+      expect({ query, status: refused.status, location: refused.location }).toEqual({
+        ...{ query, status: 400, location: undefined },
+      });
+      expect(refused.json()).toMatchObject({ code: 'validation_failed' });
+    }
+    const page = await createBrowser().get(`${app.publicUrl}/auth/login?return_to=//evil.example`);
+    expect(page.headers['content-type']).toMatch('text/html');
+    expect(page.text).not.toContain('evil.example');
+  });
+
+  it('asks for the password again when it was entered longer ago than max_age', async () => {
     const browser = createBrowser();
     await signIn(browser, app.publicUrl, user);
-    for (const requested of hostile) {
-      const start = await browser.get(
-        `${app.publicUrl}/auth/login?return_to=${encodeURIComponent(requested)}`,
-      );
-      const back = await browser.get(start.location ?? '');
-      const end = await browser.get(back.location ?? '');
-      expect({ requested, location: end.location }).toEqual({ requested, location: `${app.publicUrl}/` });
-    }
+    const silent = await browser.get(`${app.publicUrl}/auth/login?max_age=900`);
+    // Keycloak has a session for this browser, which is younger.
+    expect((await browser.get(silent.location ?? '')).location).toContain('/auth/callback');
+    const start = await browser.get(`${app.publicUrl}/auth/login?max_age=0&return_to=/tokens`);
+    // Keycloak counts whole seconds.
+    const form = await until(
+      () => browser.get(start.location ?? ''),
+      ({ status }) => status === 200,
+    );
+    expect(form.text).toContain('kc-form-login');
+    const callback = await submitLoginPages(browser, start.location ?? '', user);
+    expect((await browser.get(callback)).location).toBe(`${app.publicUrl}/tokens`);
+  });
+
+  it('with max_age fails where Keycloak does not say when the password was entered', async () => {
+    await using silent = await startIdentityApp();
+    await removeScope(silent.webClient.id, 'basic');
+    const browser = createBrowser();
+    const callback = await signInUpToCallback(browser, `${silent.publicUrl}/auth/login?max_age=900`, user);
+    const answer = await browser.get(callback, { accept: 'application/json' });
+    expect([answer.status, answer.json()]).toMatchObject([401, { code: 'unauthenticated' }]);
+    expect(browser.cookie('session')).toBeUndefined();
+    // Without it the sign-in succeeds, and counts as one of long ago.
+    await signIn(browser, silent.publicUrl, user);
+    const rows = await silent.database.rows(
+      z.object({ at: z.string().nullable() }),
+      `SELECT sess ->> 'authenticatedAtMs' AS at FROM sessions`,
+    );
+    expect(rows).toEqual([{ at: null }]);
   });
 
   it('sends Keycloak the configured callback, not the one of the Host header', async () => {

@@ -139,6 +139,7 @@ export function createPrincipal(
     token: null,
     sessionId: 'session',
     keycloakSessionId: null,
+    authenticatedAtMs: Date.now(),
   };
 }
 

@@ -263,6 +263,24 @@ describe('the key routes', () => {
     expect((await http.delete(`${BASE}/keys/openai`)).body).toMatchObject({ code: 'key_not_found' });
   });
 
+  it('delete all keys of a provider only after a recent sign-in, and a single one at any time', async () => {
+    const principal = createPrincipal();
+    const [http, stale] = [
+      supertest(appFor(principal)),
+      supertest(appFor({ ...principal, authenticatedAtMs: Date.now() - 16 * 60_000 })),
+    ];
+    const ids: string[] = [];
+    for (const key of [randomKey(), randomKey()]) {
+      const added = await http.post(`${BASE}/keys/add`).send({ provider: 'openai', key });
+      ids.push((added.body as { key: { id: string } }).key.id);
+    }
+    const refused = await stale.delete(`${BASE}/keys/openai`);
+    expect([refused.status, refused.body]).toMatchObject([403, { code: 'reauth_required' }]);
+    expect((await http.get(`${BASE}/keys`)).body).toHaveLength(2);
+    expect((await stale.delete(`${BASE}/keys/openai?key_id=${ids[0]}`)).status).toBe(200);
+    expect((await http.delete(`${BASE}/keys/openai`)).body).toMatchObject({ deleted: 1 });
+  });
+
   it('let a bearer token with keys:read read, and no bearer token write', async () => {
     const reader = bearer('keys:read', 'chat');
     for (const path of ['providers', 'keys', 'stats']) {

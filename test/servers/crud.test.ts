@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
+import type { HostKey } from '../../src/lib/ssh/host-key.ts';
 import { startApp, type TestApp } from '../support/app.ts';
 import { registerPrivateKey } from '../support/hosts.ts';
 import {
@@ -9,6 +10,7 @@ import {
   SERVERS,
   type ServerClient,
 } from '../support/servers.ts';
+import { setSignInAge } from '../support/sign-in-age.ts';
 import { adminClient } from '../support/stack.ts';
 import { until } from '../support/until.ts';
 
@@ -268,6 +270,24 @@ describe('the default server', () => {
     const added = await bob.add({ connection_config: createSshServerConfig() });
     expect(added.is_default).toBe(false);
     expect((await bob.get(second.id)).is_default).toBe(false);
+  });
+});
+
+describe('the host key of a server', () => {
+  it('is confirmed at any time, and exchanged for another one only after a recent sign-in', async () => {
+    const { id } = await ada.add({ connection_config: createSshServerConfig() });
+    const [first, other] = ['a', 'b'].map((letter) => ({
+      ...{ type: 'ssh-ed25519', fingerprint: `SHA256:${letter.repeat(43)}` },
+    })) as [HostKey, HostKey];
+    await setSignInAge(app, ada.user.id, 16);
+    expect(await ada.confirm(id, first)).toMatchObject({ host_key: first });
+    expect(await ada.expectRefusal('POST', `/${id}/host-key`, other)).toMatchObject({
+      ...{ status: 403, code: 'reauth_required' },
+    });
+    expect(await ada.confirm(id, first)).toMatchObject({ host_key: first });
+    await setSignInAge(app, ada.user.id, 14);
+    expect(await ada.confirm(id, other)).toMatchObject({ host_key: other });
+    await ada.remove(id);
   });
 });
 

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { randomBytes, randomUUID } from 'node:crypto';
+import type { Principal } from '../../src/http/principal.ts';
 import { createRunners } from '../../src/runners/index.ts';
 import type { ServerType } from '../../src/runners/runner.ts';
 import { startApp, type TestApp } from '../support/app.ts';
@@ -208,6 +209,11 @@ describe('the connections of a server', () => {
     const engine = await ada.add({ server_type: 'docker', connection_config: { host: inner.id } });
     await ada.add({ connection_config: createSshServerConfig() });
     const author = { userId: ada.user.id, requestId: 'x' };
+    const principal: Principal = {
+      user: { ...ada.user, name: null, tier: 'starter' },
+      ...{ credential: 'session', scopes: new Set(), token: null, sessionId: 'x', keycloakSessionId: null },
+      authenticatedAtMs: Date.now(),
+    };
     const collectReleased = async (work: () => Promise<unknown>) => {
       const before = direct.released.length;
       await work();
@@ -217,7 +223,9 @@ describe('the connections of a server', () => {
     const { service } = direct;
     expect(await collectReleased(() => service.update(author, ssh, { name: 'x' }, undefined))).toEqual(all);
     const key = { ...HOST_KEY, fingerprint: `SHA256:${'b'.repeat(43)}` };
-    expect(await collectReleased(() => service.confirmHostKey(author, ssh, key))).toEqual(all);
+    expect(
+      await collectReleased(() => service.confirmHostKey({ principal, requestId: 'x' }, ssh, key)),
+    ).toEqual(all);
     expect(await collectReleased(() => service.update(author, engine.id, { name: 'x' }, undefined))).toEqual([
       engine.id,
     ]);

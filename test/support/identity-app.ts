@@ -79,7 +79,6 @@ export async function startIdentityApp(options: IdentityAppOptions = {}): Promis
   const mode = options.isDeployed === true ? 'deployed' : 'local';
   const notifications = createNotificationListener({ url: databaseUrl.appUrl, log });
   const tokens = createTokenService({ database, notifications, log });
-  await notifications.start();
   const keycloakAdmin = createKeycloakAdmin({
     baseUrl: internalUrl,
     realm,
@@ -107,9 +106,11 @@ export async function startIdentityApp(options: IdentityAppOptions = {}): Promis
       },
     },
     personalTokens: tokens,
+    notifications,
     serverConnections: createUserConnections(),
     log,
   });
+  await notifications.start();
   const ended: WorkEndReason[] = [];
   server.on('request', createApp(identity, publicUrl, log, ended));
   if (options.watch ?? true) await identity.start();

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import pg from 'pg';
 import { startApp, type TestApp } from '../support/app.ts';
+import { setSignInAge } from '../support/sign-in-age.ts';
 import { adminClient, createUser, type TestUser } from '../support/stack.ts';
 import { bearer, createToken } from '../support/token.ts';
 import { until } from '../support/until.ts';
@@ -84,6 +85,24 @@ describe('the API of tokens', () => {
     const json = { name: 'x', scopes: ['chat'] };
     const response = await app.call(BASE, { method: 'POST', session, json, headers });
     expect([response.status, await response.json()]).toMatchObject([403, { code: 'csrf' }]);
+  });
+
+  it('needs a password of the last 15 minutes to create one, and for nothing else', async () => {
+    const other = await createUser({ tier: 'free' });
+    const own = await app.signIn(other);
+    const { id } = await createToken(app, own);
+    for (const minutes of [16, null]) {
+      await setSignInAge(app, other.id, minutes);
+      const refused = await create({ name: 'x', scopes: ['chat'] }, own);
+      expect([refused.status, await refused.json()]).toMatchObject([
+        403,
+        { code: 'reauth_required', login_url: '/auth/login?max_age=900&return_to=/' },
+      ]);
+    }
+    expect(await list(own)).toMatchObject([{ id }]);
+    expect((await revoke(id, own)).status).toBe(200);
+    await setSignInAge(app, other.id, 14);
+    await createToken(app, own);
   });
 
   it('shows and revokes no token of another user', async () => {

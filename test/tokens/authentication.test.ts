@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals';
 import { request, type Dispatcher } from 'undici';
-import { SCOPES } from '../../src/http/principal.ts';
+import { SCOPES, type Principal } from '../../src/http/principal.ts';
 import { randomId } from '../../src/lib/ids.ts';
 import { createTokenText } from '../../src/tokens/token-format.ts';
 import { createTokenReader } from '../../src/tokens/token-reader.ts';
@@ -30,9 +30,24 @@ afterAll(async () => {
   await one.close();
 });
 
+/** The principal of a session whose user has just entered the password. */
+function createSignedIn(id: string): Principal {
+  return {
+    user: { id, username: 'user', email: null, name: null, tier: 'starter' },
+    ...{
+      credential: 'session',
+      scopes: new Set(),
+      token: null,
+      sessionId: 'session',
+      keycloakSessionId: null,
+    },
+    authenticatedAtMs: Date.now(),
+  };
+}
+
 async function createToken(userId = user.id, expiresAt?: string) {
   const body = { name: 'A test', scopes: [...SCOPES], expires_at: expiresAt ?? null };
-  const created = await one.tokens.create(userId, randomId(), body, 'request');
+  const created = await one.tokens.create(createSignedIn(userId), randomId(), body, 'request');
   evidence.registerSecret('credential of a request', created.token);
   return created;
 }
