@@ -6,6 +6,7 @@ import { describeOn, sshHosts } from '../support/hosts.ts';
 import { readAllRunEvents, readRunEvents, joinOutput } from '../support/run-events.ts';
 import { createServerClient, type Problem, type ServerClient } from '../support/servers.ts';
 import { adminClient } from '../support/stack.ts';
+import { bearer, createToken } from '../support/token.ts';
 import { until } from '../support/until.ts';
 
 describeOn('ssh', 'runs over HTTP', () => {
@@ -221,6 +222,34 @@ describeOn('ssh', 'runs over HTTP', () => {
     const bob = await createServerClient(one);
     const refused = await run({ command: 'true' }, { session: bob.session }, 'default');
     expect(await problemOf(refused)).toMatchObject({ status: 404, code: 'no_default_server' });
+  });
+
+  it('of a token end in another process within 10 s of its revocation', async () => {
+    const { id: tokenId, token } = await createToken(one, ada.session, { scopes: ['run'] });
+    await ada.change(serverId, { token_runs: true });
+    const byToken = { headers: bearer(token) };
+    const started = await two.call(`/api/v1/execution-servers/${serverId}/run`, {
+      ...{ method: 'POST', json: { command: 'echo begun; sleep 60' } },
+      headers: { ...bearer(token), accept: 'text/event-stream' },
+    });
+    const events = readRunEvents(started);
+    let runId = '';
+    for await (const { event, data } of events) {
+      runId = data.run_id;
+      if (event === 'output') break;
+    }
+    expect(runId).not.toBe('');
+    const revokedAt = performance.now();
+    const revoked = await one.call(`/api/v1/tokens/${tokenId}`, { method: 'DELETE', session: ada.session });
+    expect(revoked.status).toBe(200);
+    const exit = await until(
+      () => details(runId),
+      ({ status }) => status === 'finished',
+      10_000,
+    );
+    expect(performance.now() - revokedAt).toBeLessThan(10_000);
+    expect(exit).toMatchObject({ cause: 'cancelled', cleanup: 'verified' });
+    for (const app of [one, two]) expect((await app.call('/api/v1/runs', byToken)).status).toBe(401);
   });
 
   it('are refused before they start, with a reason and without an entry in the history', async () => {
