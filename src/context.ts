@@ -1,8 +1,9 @@
 import path from 'node:path';
+import { aboutRoutes } from './about/routes.ts';
+import { describeInstallation } from './about/service.ts';
 import { auditRoutes } from './audit/routes.ts';
 import { pruneAuditEvents } from './audit/service.ts';
 import type { Config } from './config/config.ts';
-import { PACKAGE_VERSION } from './config/version.ts';
 import { createClients, assertMigrated, assertRowSecurity, type Clients } from './clients.ts';
 import { createDoctor } from './doctor/service.ts';
 import { createGateway, type Gateway } from './gateway/service.ts';
@@ -19,6 +20,8 @@ import { randomId } from './lib/ids.ts';
 import { createLog, type Log } from './lib/log.ts';
 import { runMigrations } from './lib/postgres/migrations.ts';
 import { userOwner } from './lib/owner.ts';
+import { onboardingRoutes } from './onboarding/routes.ts';
+import { createOnboarding, type Onboarding } from './onboarding/service.ts';
 import { BUILD_DIRECTORY, pageRoutes, type UnknownPathHandler } from './page/routes.ts';
 import { createRunners } from './runners/index.ts';
 import { runRoutes } from './runs/routes.ts';
@@ -92,7 +95,12 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
     metrics: health.metrics,
     hostGuard: createHostGuard(config),
     guards: identity.guards,
-    routes: [...health.routes, ...page.routes, ...listFeatureRoutes(clients, features)],
+    routes: [
+      ...health.routes,
+      ...page.routes,
+      ...aboutRoutes({ config, identity, doctor }),
+      ...listFeatureRoutes(clients, features),
+    ],
     serveUnknownPath: page.serveUnknownPath,
     readiness: health.readiness,
     isDraining: () => draining,
@@ -143,6 +151,7 @@ interface Features {
   runs: RunService;
   runners: ReturnType<typeof createRunners>;
   usage: UsageService;
+  onboarding: Onboarding;
 }
 
 function createFeatures(
@@ -175,6 +184,7 @@ function createFeatures(
       await runs.removeUser(userId);
       await gateway.removeUser(userId);
       await idempotency.removeUser(userId);
+      await onboarding.removeUser(userId);
       await servers.removeUser(userId, requestId, 'system:keycloak');
       await keys.removeOwner(userOwner(userId), requestId, 'system:keycloak');
     },
@@ -193,7 +203,8 @@ function createFeatures(
     ...{ database, notifications, keyring, identity, servers, log },
     settings: config.runs,
   });
-  return { idempotency, tokens, identity, keys, gateway, servers, runs, runners, usage };
+  const onboarding = createOnboarding({ database, keys, servers, runs, usage });
+  return { idempotency, tokens, identity, keys, gateway, servers, runs, runners, usage, onboarding };
 }
 
 function listFeatureRoutes({ database }: Clients, features: Features): Route[] {
@@ -206,20 +217,17 @@ function listFeatureRoutes({ database }: Clients, features: Features): Route[] {
     ...runRoutes({ runs, activeWork: identity.activeWork, idempotency }),
     ...auditRoutes({ database }),
     ...usageRoutes({ usage }),
+    ...onboardingRoutes({ onboarding: features.onboarding }),
     ...gateway.routes,
   ];
 }
 
-function createPage({ mode, keycloak }: Config): ReturnType<typeof pageRoutes> {
+function createPage(config: Config): ReturnType<typeof pageRoutes> {
+  const { mode, version, realm, account_url } = describeInstallation(config);
   return pageRoutes({
     buildDirectory: BUILD_DIRECTORY,
-    keycloakUrl: keycloak.url,
-    settings: {
-      mode,
-      version: PACKAGE_VERSION,
-      realm: keycloak.realm,
-      account_url: `${keycloak.url}/realms/${keycloak.realm}/account`,
-    },
+    keycloakUrl: config.keycloak.url,
+    settings: { mode, version, realm, account_url },
   });
 }
 

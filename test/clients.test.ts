@@ -29,7 +29,7 @@ describe.each(starts)('%s does not start', (_name, start) => {
     await expect(start({ ...app.config, databaseUrl: app.ownerDatabaseUrl })).rejects.toMatchObject({
       name: 'UnfitError',
       message: expect.stringMatching(
-        /audit_events, idempotency_keys, owners, personal_tokens, provider_key_facts, run_events, runs, sessions, stored_responses, usage_days, usage_refusals, usage_requests, user_execution_servers: .*MIGRATION_DATABASE_URL/,
+        /audit_events, idempotency_keys, onboarding, owners, personal_tokens, provider_key_facts, run_events, runs, sessions, stored_responses, usage_days, usage_refusals, usage_requests, user_execution_servers: .*MIGRATION_DATABASE_URL/,
       ),
     });
   });

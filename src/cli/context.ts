@@ -6,6 +6,7 @@ import type { Log } from '../lib/log.ts';
 import { createStoredResponseData } from '../gateway/service.ts';
 import { createIdempotencyData } from '../idempotency/service.ts';
 import { getUserId } from '../lib/owner.ts';
+import { createOnboardingData } from '../onboarding/service.ts';
 import { createRunners } from '../runners/index.ts';
 import { createRunData } from '../runs/service.ts';
 import { createServerData } from '../servers/service.ts';
@@ -43,13 +44,14 @@ export function createKeyAdminContext(config: Config, log: Log): KeyAdminContext
   const usage = createUsageData(database);
   const responses = createStoredResponseData(database);
   const idempotency = createIdempotencyData(database);
+  const onboarding = createOnboardingData(database);
   return {
     ...clients,
     upstreams: { overrides: config.upstreams },
     ownerData: {
       async listOwners() {
         const owners = await Promise.all(
-          [servers, runs, tokens, usage, responses, idempotency].map((data) => data.listOwners()),
+          [servers, runs, tokens, usage, responses, idempotency, onboarding].map((data) => data.listOwners()),
         );
         return [...new Set(owners.flat())].sort();
       },
@@ -59,6 +61,7 @@ export function createKeyAdminContext(config: Config, log: Log): KeyAdminContext
         await usage.remove(owner);
         await responses.removeAll(owner);
         await idempotency.removeAll(owner);
+        await onboarding.remove(owner);
         await servers.removeUser(getUserId(owner), requestId, actor);
       },
     },

@@ -128,13 +128,11 @@ export function tierRequired(required: string, current: string): AppError {
   });
 }
 
-/** 403 for what needs the role of those who may run code on this installation's machine. */
-export function operatorRoleRequired(): AppError {
-  return new AppError(
-    'scope_required',
-    'Local execution needs the role ops-operator. Ask an administrator for it, or use another server type.',
-    { extra: { required_role: 'ops-operator' } },
-  );
+/** 403 for what needs the role of those who may run code on this installation's machine, by default just that. */
+export function operatorRoleRequired(
+  detail = 'Local execution needs the role ops-operator. Ask an administrator for it, or use another server type.',
+): AppError {
+  return new AppError('scope_required', detail, { extra: { required_role: 'ops-operator' } });
 }
 
 /** 404 for a resource that does not exist or belongs to another owner; the two look the same. */

@@ -12,6 +12,7 @@ import { createLog } from '../../src/lib/log.ts';
 import { TIERS, type Tier } from '../../src/config/tiers.ts';
 import { startApp, type TestApp } from '../support/app.ts';
 import { apiTokens, createApiClient } from '../support/keycloak-tokens.ts';
+import { makeOperator } from '../support/operator.ts';
 import { createUser } from '../support/stack.ts';
 import { createToken } from '../support/token.ts';
 
@@ -44,6 +45,11 @@ const TABLE: readonly Row[] = [
   // Authenticated by Keycloak's signature.
   ['post', '/auth/backchannel-logout', 'public'],
   ['get', '/api/v1/me', KEYS_READ],
+  ['get', '/api/v1/about', 'session'],
+  // Also needs the role ops-operator.
+  ['get', '/api/v1/operator', 'session'],
+  ['get', '/api/v1/onboarding', 'session'],
+  ['put', '/api/v1/onboarding', 'session'],
   // A token sees and ends no sign-in.
   ['get', '/api/v1/sessions', 'session'],
   ['delete', '/api/v1/sessions/:id', 'session'],
@@ -111,6 +117,7 @@ beforeAll(async () => {
   const apiClient = await createApiClient();
   app = await startApp({ env: { API_CLIENT_IDS: apiClient } });
   const [user, free] = [await createUser({ tier: 'starter' }), await createUser({ tier: 'free' })];
+  for (const { id } of [user, free]) await makeOperator(id);
   credentials = {
     session: { cookie: `session=${await app.signIn(user)}` },
     bearer: { authorization: `Bearer ${(await apiTokens(apiClient, user)).access_token}` },

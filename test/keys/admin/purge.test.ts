@@ -208,6 +208,23 @@ describe('purging the vault', () => {
     for (const owner of others) expect(await count(owner)).toBe(1);
   });
 
+  it('finds and deletes the introduction of deleted users, even without keys', async () => {
+    const { deleted, others } = await deleteOneOfThree();
+    const withIntroductionOnly = randomOwner();
+    for (const owner of [deleted, withIntroductionOnly, ...others])
+      await context.database.withOwner(owner, (sql) =>
+        sql.run('INSERT INTO onboarding (owner) VALUES ($1)', [owner]),
+      );
+    const count = (owner: Owner) =>
+      context.database.withOwner(owner, (sql) => sql.run('SELECT FROM onboarding'));
+    expect(await purge({ yes: true })).toMatchObject({
+      removed: [deleted, withIntroductionOnly],
+      failed: [],
+    });
+    for (const owner of [deleted, withIntroductionOnly]) expect(await count(owner)).toBe(0);
+    for (const owner of others) expect(await count(owner)).toBe(1);
+  });
+
   it('finds and deletes the ledger of deleted users, also where nothing else is left of them', async () => {
     const { deleted, others } = await deleteOneOfThree();
     const keyless = randomOwner();
