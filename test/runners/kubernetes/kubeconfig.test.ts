@@ -307,7 +307,7 @@ describe('kubernetesConfig', () => {
 
   it('accepts an address with a token, and trims the token', () => {
     const config = kubernetesConfig.parse({ ...good, service_account_token: ` ${TOKEN}\n` });
-    expect(config).toEqual({ ...good, kubeconfig: null });
+    expect(config).toEqual({ ...good, kubeconfig: null, setup: null });
   });
 
   it('uses the public authorities if none is given', () => {
