@@ -1,17 +1,11 @@
-import {
-  createRootRoute,
-  createRoute,
-  createRouter,
-  Navigate,
-  stripSearchParams,
-} from '@tanstack/react-router';
+import { createRootRoute, createRoute, createRouter, stripSearchParams } from '@tanstack/react-router';
 import { z } from 'zod';
 import { ErrorPage } from './components/error-state.tsx';
 import { Loading } from './components/loading.tsx';
 import { lazyRouteComponent } from './lazy-page.tsx';
-import { NAVIGATION } from './shell/navigation.ts';
 import { NotFound } from './shell/not-found.tsx';
 import { Root } from './shell/root.tsx';
+import { Start } from './shell/start.tsx';
 
 /*
  * Every page of the product. Its code is loaded when it is opened. A new page also gets a line in
@@ -25,6 +19,11 @@ const rootRoute = createRootRoute({
 const pages = [
   createRoute({
     getParentRoute: () => rootRoute,
+    path: '/welcome',
+    component: lazyRouteComponent(() => import('./pages/welcome/index.tsx'), 'WelcomePage'),
+  }),
+  createRoute({
+    getParentRoute: () => rootRoute,
     path: '/keys',
     validateSearch: z.object({ provider: z.string().optional().catch(undefined) }),
     component: lazyRouteComponent(() => import('./pages/keys/index.tsx'), 'KeysPage'),
@@ -33,7 +32,7 @@ const pages = [
     getParentRoute: () => rootRoute,
     path: '/',
     // Not a redirect before loading: visitors without a session see the landing at this address.
-    component: () => <Navigate to={NAVIGATION[0].to} replace />,
+    component: Start,
   }),
   createRoute({
     getParentRoute: () => rootRoute,

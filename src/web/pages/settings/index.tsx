@@ -1,12 +1,18 @@
 import { Button, SegmentedControl, useMantineColorScheme } from '@mantine/core';
+import { useQuery } from '@tanstack/react-query';
+import { useNavigate } from '@tanstack/react-router';
 import type { ReactNode } from 'react';
+import { aboutQuery } from '../../api/installation.ts';
 import { useMe } from '../../api/me.ts';
+import { useUpdateOnboarding } from '../../api/onboarding.ts';
+import { ErrorNotice } from '../../components/error-notice.tsx';
 import { PageHeader } from '../../components/page-header.tsx';
 import { pageSettings } from '../../page-settings.ts';
 import { SignOutForm } from '../../shell/sign-out.tsx';
 import { settingsTexts as texts } from '../../texts/settings.ts';
 import { shellTexts } from '../../texts/shell.ts';
 import { TIER_NAMES } from '../../texts/tiers.ts';
+import { Sessions } from './sessions.tsx';
 import classes from './settings.module.css';
 
 export function SettingsPage(): ReactNode {
@@ -14,7 +20,12 @@ export function SettingsPage(): ReactNode {
     <>
       <PageHeader title={shellTexts.pages.settings} description={texts.description} />
       <Profile />
+      <Section title={texts.sessions}>
+        <Sessions />
+      </Section>
       <Appearance />
+      <FirstSteps />
+      <Retention />
       <Installation />
     </>
   );
@@ -87,6 +98,42 @@ function Appearance(): ReactNode {
           { value: 'auto', label: texts.system },
           { value: 'light', label: texts.light },
           { value: 'dark', label: texts.dark },
+        ]}
+      />
+    </Section>
+  );
+}
+
+function FirstSteps(): ReactNode {
+  const update = useUpdateOnboarding();
+  const navigate = useNavigate();
+  const open = () => {
+    update.mutate(
+      { completed: false, current_step: 1 },
+      { onSuccess: () => void navigate({ to: '/welcome' }) },
+    );
+  };
+  return (
+    <Section title={texts.firstSteps}>
+      <p>{texts.firstStepsText}</p>
+      <Button variant="default" loading={update.isPending} onClick={open}>
+        {texts.openFirstSteps}
+      </Button>
+      <ErrorNotice error={update.error} />
+    </Section>
+  );
+}
+
+function Retention(): ReactNode {
+  const { data } = useQuery(aboutQuery);
+  const days = (count: number | undefined) => (count === undefined ? texts.missing : texts.days(count));
+  return (
+    <Section title={texts.retention}>
+      <Facts
+        facts={[
+          [texts.auditDays, days(data?.retention.audit_days)],
+          [texts.usageDays, days(data?.retention.usage_days)],
+          [texts.runDays, days(data?.retention.run_history_days)],
         ]}
       />
     </Section>
