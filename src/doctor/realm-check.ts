@@ -6,7 +6,6 @@ import { PROVIDERS } from '../providers/index.ts';
 import { createError, createOk, createWarning, type Finding } from './finding.ts';
 import { checkProfile, type ProfileUse } from './profile-check.ts';
 import { checkVaultUsers } from './vault-check.ts';
-import { checkWebClient } from './web-client-check.ts';
 
 interface ClientCredentials {
   id: string;
@@ -16,12 +15,10 @@ interface ClientCredentials {
 /** The realms and clients of the configuration. */
 export interface RealmSettings {
   mode: 'local' | 'deployed';
-  publicUrl: string;
   keycloak: {
     internalUrl: string;
     realm: string;
     vaultRealm: string;
-    web: Pick<ClientCredentials, 'id'>;
     service: ClientCredentials;
     vault: ClientCredentials;
   };
@@ -40,8 +37,7 @@ const SIGN_IN_CHECK = 'the clients of the app';
  * Checks the clients, their rights, the profiles and the events of the realms.
  * @throws AppError `keycloak_unavailable`.
  */
-export async function checkRealms(settings: RealmSettings, clients: RealmClients): Promise<Finding[]> {
-  const { mode } = settings;
+export async function checkRealms({ mode }: RealmSettings, clients: RealmClients): Promise<Finding[]> {
   const signInFindings = await checkSignIn(clients);
   if (signInFindings.length > 0) return signInFindings;
   const { mainAdmin, vaultAdmin } = clients;
@@ -53,7 +49,6 @@ export async function checkRealms(settings: RealmSettings, clients: RealmClients
   const checks = [
     runCheck(`profile of ${mainAdmin.realm}`, () => readAndCheckProfile(mainAdmin, use)),
     runCheck(`events of ${mainAdmin.realm}`, () => checkEvents(mainAdmin, { holdsKeys: isOneRealm })),
-    runCheck('the web client', async () => [await checkWebClient(settings)]),
     runCheck('rights', async () => [
       await checkRights(mainAdmin, 'service'),
       await checkRights(vaultAdmin, 'vault'),

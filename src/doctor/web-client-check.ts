@@ -7,15 +7,16 @@ export interface WebClientSettings {
   keycloak: { internalUrl: string; realm: string; web: { id: string } };
 }
 
-const TIMEOUT_MS = 5_000;
-
 /**
  * Checks that the ID tokens of the web client contain `auth_time`, which Keycloak adds through the client scope `basic`.
  * The service client may not read clients. So the check begins a sign-in that shows no page (`prompt=none`) and names the
  * scope: Keycloak refuses it as `invalid_scope` when the client does not have it, and as `login_required` otherwise.
  * @throws AppError `keycloak_unavailable`.
  */
-export async function checkWebClient({ publicUrl, keycloak }: WebClientSettings): Promise<Finding> {
+export async function checkWebClient(
+  { publicUrl, keycloak }: WebClientSettings,
+  timeoutMs: number,
+): Promise<Finding> {
   const { internalUrl, realm, web } = keycloak;
   const query = new URLSearchParams({
     client_id: web.id,
@@ -27,7 +28,7 @@ export async function checkWebClient({ publicUrl, keycloak }: WebClientSettings)
     code_challenge_method: 'S256',
   });
   const address = `${internalUrl}/realms/${encodeURIComponent(realm)}/protocol/openid-connect/auth?${query.toString()}`;
-  const response = await createKeycloakFetch(TIMEOUT_MS)(address, { redirect: 'manual' });
+  const response = await createKeycloakFetch(timeoutMs)(address, { redirect: 'manual' });
   const location = response.headers.get('location') ?? '';
   const error = URL.canParse(location) ? new URL(location).searchParams.get('error') : null;
   const check = `sign-ins by the client ${web.id} in realm ${realm}`;
