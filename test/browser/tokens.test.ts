@@ -7,11 +7,13 @@ import { promisify } from 'node:util';
 import type { Browser, Page } from 'playwright-core';
 import { startDemoUpstream, type DemoUpstream } from '../../src/dev/demo-upstream/server.ts';
 import { startApp, type TestApp } from '../support/app.ts';
+import { evidence } from '../support/evidence.ts';
 import { addKey } from '../support/key.ts';
 import { expectAccessible, tabTo } from '../support/page/accessibility.ts';
-import { describeInBrowser, launchChromium } from '../support/page/chromium.ts';
+import { describeInBrowser, fillInLogin, launchChromium } from '../support/page/chromium.ts';
 import { openPage } from '../support/page/open-page.ts';
 import { expectNoSecret } from '../support/page/secrets.ts';
+import { setSignInAge } from '../support/sign-in-age.ts';
 import { createUser } from '../support/stack.ts';
 
 const run = promisify(execFile);
@@ -117,6 +119,26 @@ describeInBrowser('the page Access tokens', () => {
     await expectNoSecret(opened, token);
     expect(opened.complaints).toEqual([]);
     await page.context().close();
+  });
+
+  it('asks for the password again when it was entered long ago, and comes back', async () => {
+    const user = await createUser({ tier: 'starter' });
+    const session = await app.signIn(user);
+    const { page } = await openPage(browser, app, { path: '/tokens', session });
+    await setSignInAge(app, user.id, 16);
+    await page.getByRole('button', { name: 'Make a token' }).first().click();
+    await dialog(page).getByLabel('Name').fill('Laptop');
+    await page.keyboard.press('Enter');
+    await dialog(page).getByRole('alert').getByRole('link', { name: 'Sign in again' }).click();
+    await fillInLogin(page, user);
+    await page.waitForURL(`${app.url}/tokens`);
+    await page.getByRole('heading', { name: 'Access tokens', exact: true }).waitFor();
+    const json = { name: 'x', scopes: ['chat'] };
+    const renewed = (await page.context().cookies()).find(({ name }) => name === 'session')?.value ?? '';
+    const created = await app.call('/api/v1/tokens', { method: 'POST', session: renewed, json });
+    expect(created.status).toBe(201);
+    const { token } = (await created.json()) as { token: string };
+    evidence.registerSecret('credential of a request', token);
   });
 
   it('limits a token to scopes, models, keys and a time, and revokes it', async () => {

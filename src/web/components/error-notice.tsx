@@ -21,8 +21,15 @@ export function ErrorNotice({ error }: { error: unknown }): ReactNode {
   );
 }
 
-/** Where to sign in for a step that needs a recent sign-in; never an address outside the app. */
+/**
+ * Where to sign in for a step that needs a recent sign-in, and come back to the address that is open now; never an address
+ * outside the app.
+ */
 function readLoginUrl(error: unknown): string | undefined {
   const url = isApiError(error, 'reauth_required') ? error.members['login_url'] : undefined;
-  return typeof url === 'string' && url.startsWith('/auth/login?') ? url : undefined;
+  if (typeof url !== 'string' || !url.startsWith('/auth/login?')) return undefined;
+  const { origin, pathname, search } = window.location;
+  const login = new URL(url, origin);
+  login.searchParams.set('return_to', pathname + search);
+  return login.pathname + login.search;
 }
