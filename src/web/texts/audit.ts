@@ -40,7 +40,7 @@ function toOption(action: string): string {
 }
 
 export const auditTexts = {
-  description: 'What was done with your keys, servers, runs and tokens, by whom and when..',
+  description: 'What was done with your keys, servers, runs and tokens, by whom and when.',
   emptyTitle: 'Nothing has happened yet',
   emptyText: 'Changes of keys, servers and tokens, sign-ins and runs are listed here.',
   noMatchTitle: 'No event matches',

@@ -4,6 +4,7 @@ import { useState, type ReactNode } from 'react';
 import { auditQuery, type AuditEvent, type AuditFilter } from '../../api/audit.ts';
 import { keysQuery } from '../../api/keys.ts';
 import { useMe } from '../../api/me.ts';
+import { serversQuery } from '../../api/servers.ts';
 import { tokensQuery } from '../../api/tokens.ts';
 import { EmptyState } from '../../components/empty-state.tsx';
 import { ErrorState } from '../../components/error-state.tsx';
@@ -133,6 +134,7 @@ function useNames(): Names {
   const { id } = useMe();
   const { data: keys = [] } = useQuery(keysQuery);
   const { data: tokens = [] } = useQuery(tokensQuery);
+  const { data: servers = [] } = useQuery(serversQuery);
   return {
     userId: id,
     objects: new Map([
@@ -140,6 +142,7 @@ function useNames(): Names {
         `key:${key.provider}/${key.id}`,
         `${key.provider_name} ${texts.quoted(key.label ?? key.key_preview)}`,
       ]),
+      ...servers.map((server): [string, string] => [`server:${server.id}`, texts.quoted(server.name)]),
       ...tokens.map((token): [string, string] => [`token:${token.id}`, texts.quoted(token.name)]),
     ]),
   };

@@ -57,7 +57,7 @@ function Steps({ onboarding }: { onboarding: z.output<typeof OnboardingView> }):
   return (
     <>
       <p className={classes['progress']}>{texts.progress(onboarding.progress)}</p>
-      <div aria-hidden="true">
+      <div className={classes['bar']} aria-hidden="true">
         <Progress value={onboarding.progress} />
       </div>
       {!features.byok && <p>{texts.tierText}</p>}
