@@ -34,6 +34,11 @@ async function* endAtOnce(): AsyncGenerator<NumberedEvent, void> {
 const resultRoutes = runRoutes({
   runs: { submit: () => Promise.resolve({ id: 'run_1' }), subscribeKept: endAtOnce },
   activeWork: { register: () => () => undefined },
+  // As for a request without an `Idempotency-Key`.
+  idempotency: {
+    createOnce: (_request: unknown, creation: { create: (id: string) => unknown }) =>
+      creation.create('run_1'),
+  },
 } as unknown as RunRouteDeps);
 
 const closers: (() => void)[] = [];

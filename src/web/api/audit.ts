@@ -4,7 +4,7 @@ import { callApi } from './call.ts';
 
 const PAGE_SIZE = 100;
 
-export type AuditEvent = AuditPage['data'][number];
+export type ListedEvent = AuditPage['data'][number];
 
 /** Empty values do not filter. Days are UTC, both included. */
 export interface AuditFilter {

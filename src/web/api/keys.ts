@@ -51,7 +51,7 @@ export const keyUsageQuery = queryOptions({
   staleTime: 60_000,
 });
 
-export type NewKey = z.input<typeof AddKey>;
+export type KeyRequest = z.input<typeof AddKey>;
 
 /** Every change reads all lists again: counts, routes and keys depend on each other. */
 function useKeyMutation<Input, Output>(mutationFn: (input: Input) => Promise<Output>) {
@@ -64,7 +64,7 @@ function useKeyMutation<Input, Output>(mutationFn: (input: Input) => Promise<Out
 
 /** Adds a key, or replaces the one of `key_id`. */
 export const useAddKey = () =>
-  useKeyMutation((body: NewKey) => callApi('/api/v1/byok/keys/add', KeyAdded, { method: 'POST', body }));
+  useKeyMutation((body: KeyRequest) => callApi('/api/v1/byok/keys/add', KeyAdded, { method: 'POST', body }));
 
 export interface KeyChange {
   key: KeyView;

@@ -5,7 +5,7 @@ import { openResponse } from './call.ts';
 import { ApiError, isTemporary } from './problem.ts';
 
 /** Events of a run (docs/api.md, "Runs"). */
-const RunEvent = z.discriminatedUnion('type', [
+const StreamedRunEvent = z.discriminatedUnion('type', [
   z.object({
     type: z.literal('phase'),
     seq: z.number(),
@@ -22,10 +22,10 @@ const RunEvent = z.discriminatedUnion('type', [
   z.object({ type: z.literal('truncated'), seq: z.number(), stream: z.string(), dropped_bytes: z.number() }),
   ExitView.extend({ type: z.literal('exit'), seq: z.number() }),
 ]);
-export type RunEvent = z.output<typeof RunEvent>;
+export type StreamedRunEvent = z.output<typeof StreamedRunEvent>;
 
 export interface FollowOptions {
-  onEvent: (event: RunEvent) => void;
+  onEvent: (event: StreamedRunEvent) => void;
   /** False while the connection is lost and tried again. */
   onConnected: (isConnected: boolean) => void;
   signal: AbortSignal;
@@ -39,7 +39,7 @@ const RETRY_DELAY_MS = 1_000;
  */
 export async function followRun(id: string, options: FollowOptions): Promise<void> {
   let next = 1;
-  const onEvent = (event: RunEvent) => {
+  const onEvent = (event: StreamedRunEvent) => {
     next = event.seq + 1;
     options.onEvent(event);
   };
@@ -65,7 +65,11 @@ async function readToExit(id: string, from: number, options: FollowOptions): Pro
   return signal.aborted;
 }
 
-async function openEvents(id: string, from: number, signal: AbortSignal): Promise<AsyncIterable<RunEvent>> {
+async function openEvents(
+  id: string,
+  from: number,
+  signal: AbortSignal,
+): Promise<AsyncIterable<StreamedRunEvent>> {
   const response = await openResponse(`/api/v1/runs/${encodeURIComponent(id)}/events?from=${String(from)}`, {
     accept: 'text/event-stream',
     signal,
@@ -74,12 +78,12 @@ async function openEvents(id: string, from: number, signal: AbortSignal): Promis
   return parseEvents(response.body);
 }
 
-async function* parseEvents(body: ReadableStream<Uint8Array<ArrayBuffer>>): AsyncIterable<RunEvent> {
+async function* parseEvents(body: ReadableStream<Uint8Array<ArrayBuffer>>): AsyncIterable<StreamedRunEvent> {
   const messages = body.pipeThrough(new TextDecoderStream()).pipeThrough(new EventSourceParserStream());
   const reader = messages.getReader();
   try {
     for (let read = await reader.read(); !read.done; read = await reader.read())
-      yield RunEvent.parse(JSON.parse(read.value.data));
+      yield StreamedRunEvent.parse(JSON.parse(read.value.data));
   } finally {
     await reader.cancel().catch(() => undefined);
   }

@@ -5,7 +5,7 @@ import { callApi } from './call.ts';
 
 const BASE = '/api/v1/tokens';
 
-export type Scope = TokenView['scopes'][number];
+export type TokenScope = TokenView['scopes'][number];
 
 export const tokensQuery = queryOptions({
   queryKey: ['tokens'],

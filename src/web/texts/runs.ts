@@ -2,7 +2,7 @@ import type { RunView } from '../../runs/schema.ts';
 import type { StatusTone } from '../components/status-badge.tsx';
 import { formatNumber } from './format.ts';
 
-export type Language = NonNullable<RunView['language']>;
+export type RunLanguage = NonNullable<RunView['language']>;
 type Cause = NonNullable<RunView['cause']>;
 
 const causes: Record<Exclude<Cause, 'exited' | 'signal'>, { label: string; tone: StatusTone }> = {
@@ -14,7 +14,7 @@ const causes: Record<Exclude<Cause, 'exited' | 'signal'>, { label: string; tone:
   infrastructure: { label: 'Could not run', tone: 'bad' },
 };
 
-export interface RunState {
+export interface DescribedRun {
   status: RunView['status'];
   cause: Cause | null;
   code: number | null;
@@ -22,7 +22,10 @@ export interface RunState {
 }
 
 /** How a run ended, or what it is doing, in words. */
-export function describeRun({ status, cause, code, signal }: RunState): { label: string; tone: StatusTone } {
+export function describeRun({ status, cause, code, signal }: DescribedRun): {
+  label: string;
+  tone: StatusTone;
+} {
   if (status === 'queued') return { label: 'Queued', tone: 'busy' };
   if (status === 'running' || cause === null) return { label: 'Running', tone: 'busy' };
   if (cause === 'signal') return { label: `Ended by ${signal ?? 'a signal'}`, tone: 'bad' };
@@ -32,7 +35,7 @@ export function describeRun({ status, cause, code, signal }: RunState): { label:
     : { label: `Failed (exit ${String(code)})`, tone: 'bad' };
 }
 
-export const languageNames: Record<Language | 'command', string> = {
+export const languageNames: Record<RunLanguage | 'command', string> = {
   python: 'Python',
   javascript: 'JavaScript',
   bash: 'Bash',

@@ -1,7 +1,7 @@
 import type { ServerTestDetails, ServerView } from '../../servers/schema.ts';
 import type { StatusTone } from '../components/status-badge.tsx';
 
-export type ServerType = ServerView['server_type'];
+export type ServerTypeId = ServerView['server_type'];
 type TestStatus = ServerView['test_status'];
 type StageName = ServerTestDetails['stages'][number]['name'];
 
@@ -43,7 +43,7 @@ export const stageTexts: Record<StageName, { label: string; fix: string }> = {
   },
 };
 
-export const serverTypeTexts: Record<ServerType, { label: string; text: string }> = {
+export const serverTypeTexts: Record<ServerTypeId, { label: string; text: string }> = {
   ssh: { label: 'SSH', text: 'Any machine that you can reach by SSH.' },
   docker: {
     label: 'Docker',

@@ -1,4 +1,4 @@
-import type { Scope } from '../api/tokens.ts';
+import type { TokenScope } from '../api/tokens.ts';
 import { formatNumber } from './format.ts';
 
 export const tokensTexts = {
@@ -20,7 +20,7 @@ export const tokensTexts = {
     'keys:read': { label: 'Read', text: 'See your keys (masked), your profile and your usage.' },
     'keys:write': { label: 'Change keys', text: 'Add, change, test and delete provider keys.' },
     run: { label: 'Run code', text: 'Start, read and cancel runs on servers that allow tokens.' },
-  } satisfies Record<Scope, { label: string; text: string }>,
+  } satisfies Record<TokenScope, { label: string; text: string }>,
   never: 'Never',
   notUsed: 'Not used yet',
   anyKey: 'Any key and model',

@@ -1,4 +1,4 @@
-import type { AuditEvent } from '../../api/audit.ts';
+import type { ListedEvent } from '../../api/audit.ts';
 import { auditTexts as texts } from '../../texts/audit.ts';
 
 export interface Names {
@@ -9,7 +9,7 @@ export interface Names {
 
 /** @returns the event as a sentence: "You added the key OpenAI “Work”". */
 export function describeEvent(
-  { actor, action, object, count }: AuditEvent,
+  { actor, action, object, count }: ListedEvent,
   { userId, objects }: Names,
 ): string {
   const [kind = '', ...rest] = object.split(':');

@@ -1,7 +1,7 @@
 import { Button, Group, Select, TextInput } from '@mantine/core';
 import { useInfiniteQuery, useQuery } from '@tanstack/react-query';
 import { useState, type ReactNode } from 'react';
-import { auditQuery, type AuditEvent, type AuditFilter } from '../../api/audit.ts';
+import { auditQuery, type ListedEvent, type AuditFilter } from '../../api/audit.ts';
 import { keysQuery } from '../../api/keys.ts';
 import { useMe } from '../../api/me.ts';
 import { serversQuery } from '../../api/servers.ts';
@@ -108,7 +108,7 @@ function Filters(props: { filter: AuditFilter; onChange: (filter: AuditFilter) =
 }
 
 /** Events below the day on which they happened, in the user's time zone. */
-function Days({ events }: { events: readonly AuditEvent[] }): ReactNode {
+function Days({ events }: { events: readonly ListedEvent[] }): ReactNode {
   const names = useNames();
   const days = Map.groupBy(events, ({ time }) => formatDate(time));
   return [...days].map(([day, listed]) => (

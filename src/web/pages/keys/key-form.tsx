@@ -10,7 +10,7 @@ import { keyStatusTexts, keysTexts } from '../../texts/keys.ts';
 import { shellTexts } from '../../texts/shell.ts';
 import { cleanPastedKey } from './clean-pasted-key.ts';
 import { endOfDay, toDay } from './expiry.ts';
-import { useAddKey, type NewKey } from '../../api/keys.ts';
+import { useAddKey, type KeyRequest } from '../../api/keys.ts';
 
 const texts = keysTexts.form;
 /** The provider could not say whether the key is good, so the user may decide. */
@@ -48,7 +48,7 @@ export function KeyForm({ provider, replaced, onDone, onCancel }: KeyFormProps):
   const save = async (validate: boolean) => {
     const { key, label, endpoint, expires } = form.getValues();
     const hasNewExpiry = expires !== toDay(replaced?.expires_at ?? null);
-    const body: NewKey = {
+    const body: KeyRequest = {
       provider: provider.id,
       key: cleanPastedKey(key),
       label,

@@ -1,4 +1,4 @@
-import type { RunEvent } from '../../api/run-events.ts';
+import type { StreamedRunEvent } from '../../api/run-events.ts';
 import { createLineParser, isPngLine, toPlainText, type OutputSpan } from './output-text.ts';
 
 /** What the page keeps: programs print more than a browser draws quickly. */
@@ -26,10 +26,10 @@ export interface OutputBlock {
   lines: readonly OutputLine[];
 }
 
-type Exit = Extract<RunEvent, { type: 'exit' }>;
+type Exit = Extract<StreamedRunEvent, { type: 'exit' }>;
 
 export interface RunOutput {
-  phase: Extract<RunEvent, { type: 'phase' }> | undefined;
+  phase: Extract<StreamedRunEvent, { type: 'phase' }> | undefined;
   /** The last block changes while output arrives; the others stay the same objects. */
   blocks: readonly OutputBlock[];
   /** Lines before the first block, which are not kept. */
@@ -45,7 +45,7 @@ interface StreamState {
 }
 
 /** Collects events into lines. `read` returns a snapshot that shares all blocks that did not change. */
-export function createRunOutput(): { add(event: RunEvent): void; read(): RunOutput } {
+export function createRunOutput(): { add(event: StreamedRunEvent): void; read(): RunOutput } {
   const streams = { stdout: createStream(), stderr: createStream() };
   let blocks: OutputBlock[] = [];
   let phase: RunOutput['phase'];

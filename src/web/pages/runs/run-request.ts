@@ -1,10 +1,10 @@
 import type { RunRequest } from '../../api/runs.ts';
-import type { Language } from '../../texts/runs.ts';
+import type { RunLanguage } from '../../texts/runs.ts';
 
 export interface RunValues {
   /** Its id. */
   server: string;
-  language: Language | 'command';
+  language: RunLanguage | 'command';
   program: string;
   stdin: string;
   /** One `NAME=value` a line. */

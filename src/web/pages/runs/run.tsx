@@ -11,7 +11,7 @@ import { PageHeader } from '../../components/page-header.tsx';
 import { RelativeTime } from '../../components/relative-time.tsx';
 import { StatusBadge } from '../../components/status-badge.tsx';
 import { formatDuration } from '../../texts/format.ts';
-import { describeRun, languageNames, runsTexts as texts, type RunState } from '../../texts/runs.ts';
+import { describeRun, languageNames, runsTexts as texts, type DescribedRun } from '../../texts/runs.ts';
 import { shellTexts } from '../../texts/shell.ts';
 import { OutputView } from './output-view.tsx';
 import { useRunOutput, type FollowedRun } from './use-run-output.ts';
@@ -45,7 +45,7 @@ function FollowedRunView({ run }: { run: RunDetails }): ReactNode {
   useEffect(() => {
     if (exit !== undefined) void client.invalidateQueries({ queryKey: ['runs'] });
   }, [client, exit]);
-  const state: RunState =
+  const state: DescribedRun =
     exit === undefined
       ? { ...run, status: run.status === 'finished' ? 'running' : run.status }
       : { status: 'finished', ...exit };
@@ -83,7 +83,7 @@ function FollowedRunView({ run }: { run: RunDetails }): ReactNode {
 }
 
 /** Announced to screen readers when the run ends, not before. */
-function State({ followed, state }: { followed: FollowedRun; state: RunState }): ReactNode {
+function State({ followed, state }: { followed: FollowedRun; state: DescribedRun }): ReactNode {
   const { output, isConnected } = followed;
   const { exit, phase } = output;
   const { label, tone } = describeRun(state);

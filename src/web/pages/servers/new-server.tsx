@@ -2,18 +2,18 @@ import { getRouteApi } from '@tanstack/react-router';
 import { useState, type ReactNode } from 'react';
 import { useMe } from '../../api/me.ts';
 import { PageHeader } from '../../components/page-header.tsx';
-import { serversTexts as texts, serverTypeTexts, type ServerType } from '../../texts/servers.ts';
+import { serversTexts as texts, serverTypeTexts, type ServerTypeId } from '../../texts/servers.ts';
 import { ServerForm } from './server-form.tsx';
 import classes from './servers.module.css';
 
 const route = getRouteApi('/servers/new');
-const TYPES: readonly ServerType[] = ['ssh', 'docker', 'kubernetes', 'local'];
+const TYPES: readonly ServerTypeId[] = ['ssh', 'docker', 'kubernetes', 'local'];
 
 /** Asks for the type, then shows its form. A saved server is tested on its own page. */
 export function NewServerPage(): ReactNode {
   const { features } = useMe();
   const navigate = route.useNavigate();
-  const [type, setType] = useState<ServerType>('ssh');
+  const [type, setType] = useState<ServerTypeId>('ssh');
   const offered = TYPES.filter((one) => one !== 'local' || features.local_execution);
   return (
     <>

@@ -6,7 +6,7 @@ import { isApiError } from '../../api/problem.ts';
 import { serverQuery, useAddServer, useUpdateServer } from '../../api/servers.ts';
 import { ErrorNotice } from '../../components/error-notice.tsx';
 import { useDraftForm } from '../../drafts.ts';
-import { serversTexts, type ServerType } from '../../texts/servers.ts';
+import { serversTexts, type ServerTypeId } from '../../texts/servers.ts';
 import { shellTexts } from '../../texts/shell.ts';
 import { DockerFields } from './docker-fields.tsx';
 import { KubernetesFields } from './kubernetes-fields.tsx';
@@ -26,7 +26,7 @@ const texts = serversTexts.form;
 export interface ServerFormProps {
   /** The server that is changed; undefined adds one of `type`. */
   server?: ServerView;
-  type?: ServerType;
+  type?: ServerTypeId;
   onDone: (saved: ServerView) => void;
   onCancel: () => void;
 }

@@ -1,10 +1,10 @@
 import { STORED_SECRET_MASK, type ServerView } from '../../../servers/schema.ts';
 import type { NewServer, ServerChange } from '../../api/servers.ts';
-import type { ServerType } from '../../texts/servers.ts';
+import type { ServerTypeId } from '../../texts/servers.ts';
 
 /** The fields of the form, for all types of servers. Secrets are empty while a stored one is kept. */
 export interface ServerValues {
-  type: ServerType;
+  type: ServerTypeId;
   name: string;
   workspace: string;
   isDefault: boolean;
@@ -46,7 +46,7 @@ export function withoutSecrets(values: ServerValues): Partial<ServerValues> {
 }
 
 /** @param server undefined for a new one. */
-export function toValues(server: ServerView | undefined, type: ServerType): ServerValues {
+export function toValues(server: ServerView | undefined, type: ServerTypeId): ServerValues {
   const config = server?.connection_config ?? {};
   const text = (name: string, fallback = '') => {
     const value = config[name];

@@ -3,7 +3,7 @@ import type { UseFormReturnType } from '@mantine/form';
 import { useQuery } from '@tanstack/react-query';
 import type { ReactNode } from 'react';
 import { keysQuery } from '../../api/keys.ts';
-import { useCreateToken, type Scope } from '../../api/tokens.ts';
+import { useCreateToken, type TokenScope } from '../../api/tokens.ts';
 import { ErrorNotice } from '../../components/error-notice.tsx';
 import { useDraftForm } from '../../drafts.ts';
 import { shellTexts } from '../../texts/shell.ts';
@@ -13,11 +13,11 @@ import classes from './tokens.module.css';
 
 const texts = tokensTexts.form;
 const DAY_MS = 86_400_000;
-const SCOPES = Object.keys(tokensTexts.scopes) as Scope[];
+const SCOPES = Object.keys(tokensTexts.scopes) as TokenScope[];
 
 interface TokenValues {
   name: string;
-  scopes: Scope[];
+  scopes: TokenScope[];
   /** Days, or `never`. */
   expiry: keyof typeof texts.expiries;
   /** One pattern a line. */
