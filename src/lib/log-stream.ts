@@ -34,7 +34,9 @@ const OWNER_ONLY = 0o600;
  * error that nothing has caught.
  */
 export function createLogStream({ to, onError, onWritten }: LogStreamOptions): LogStream {
-  const target = typeof to === 'number' ? { fd: to } : { dest: to, mode: OWNER_ONLY };
+  // Not `fd`: with it the library reads process.stdout, which makes a pipe non-blocking, and a block that a full pipe has
+  // refused would be lost when the process exits.
+  const target = { dest: to, ...(typeof to === 'string' ? { mode: OWNER_ONLY } : {}) };
   const writer = pino.destination({ ...target, sync: false, minLength: MIN_BYTES });
   let isOpen = true;
   let timer: NodeJS.Timeout | undefined;
